@@ -1,0 +1,197 @@
+// Loading a model, and the transformer itself: one layer reads top to bottom. Attention is passed in, so that the forest
+// pass and cached decoding share everything else.
+#include "stepward/model.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/detail/CUDAHooksInterface.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/rms_norm.h>
+#include <ATen/ops/silu.h>
+#include <ATen/ops/tensor.h>
+
+#include "core/forest_attention.h"
+#include "core/tensors.h"
+#include "stepward/cpu_features.h"
+#include "stepward/error.h"
+
+namespace stepward {
+namespace {
+
+at::Device resolve_device(const std::string& name) {
+#ifdef STEPWARD_CUDA
+  const bool usable = at::hasCUDA() && at::detail::getCUDAHooks().deviceCount() > 0;
+#else
+  const bool usable = false;
+#endif
+  if (name == "cpu" || (name == "auto" && !usable)) return at::Device(at::kCPU);
+  if (name != "auto" && name != "cuda") fail(ErrorCode::INVALID_ARGUMENT, "device: expected auto, cpu or cuda, got '", name, "'");
+  if (!usable) {
+#ifdef STEPWARD_CUDA
+    fail(ErrorCode::UNSUPPORTED_DEVICE, "device cuda: libtorch finds no usable CUDA device");
+#else
+    fail(ErrorCode::UNSUPPORTED_DEVICE, "device cuda: this addon was built without CUDA; install a CUDA libtorch and nvcc and build it again");
+#endif
+  }
+  return at::Device(at::kCUDA, 0);
+}
+
+at::ScalarType resolve_dtype(const std::string& name, const at::Device& device) {
+  if (name == "float32" || (name == "auto" && device.is_cpu())) return at::kFloat;
+  if (name != "auto" && name != "bfloat16") fail(ErrorCode::INVALID_ARGUMENT, "dtype: expected auto, float32 or bfloat16, got '", name, "'");
+  if (device.is_cpu() && !cpu_bfloat16()) {
+    fail(ErrorCode::UNSUPPORTED_DEVICE,
+         "dtype bfloat16: this CPU has neither AVX512-BF16 nor AMX, where bfloat16 products are 3 to 80 times slower than float32; use float32");
+  }
+  return at::kBFloat16;
+}
+
+// Half-split rotation (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin), as transformers lays heads out (arXiv 2104.09864).
+// x [T, heads, head_dim]; cos, sin [T, 1, head_dim / 2].
+at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
+  const int64_t half = x.size(2) / 2;
+  const at::Tensor x1 = x.narrow(2, 0, half), x2 = x.narrow(2, half, half);
+  return at::cat({x1 * cos - x2 * sin, x2 * cos + x1 * sin}, 2);
+}
+
+}  // namespace
+
+std::unique_ptr<Model> Model::load(const ModelOptions& options) {
+  const at::Device device = resolve_device(options.device);
+  const at::ScalarType dtype = resolve_dtype(options.dtype, device);
+  auto model = std::make_unique<Model>();
+  model->config_ = read_model_config(options.directory);
+  model->source_ = options.directory;
+  const ModelConfig& config = model->config_;
+  TensorMap weights = options.init_seed ? init_weights(config, *options.init_seed, dtype) : load_weights(options.directory, config, dtype);
+  const auto take = [&](const std::string& name) {
+    const auto found = weights.find(name);
+    if (found == weights.end()) fail(ErrorCode::CHECKPOINT_INVALID, options.directory.string(), ": tensor ", name, " is missing");
+    return found->second.to(device);
+  };
+  const auto take_linear = [&](const std::string& name, bool bias) {
+    return Linear{take(name + ".weight"), bias ? take(name + ".bias") : at::Tensor(), std::nullopt};
+  };
+
+  model->embedding_ = take("model.embed_tokens.weight");
+  model->final_norm_ = take("model.norm.weight");
+  model->head_ = config.tie_word_embeddings ? model->embedding_ : take("lm_head.weight");
+  for (int64_t i = 0; i < config.num_layers; ++i) {
+    const std::string layer = "model.layers." + std::to_string(i) + ".", attention = layer + "self_attn.", mlp = layer + "mlp.";
+    LayerWeights w;
+    w.input_norm = take(layer + "input_layernorm.weight");
+    w.post_attention_norm = take(layer + "post_attention_layernorm.weight");
+    w.q = take_linear(attention + "q_proj", config.qkv_bias);
+    w.k = take_linear(attention + "k_proj", config.qkv_bias);
+    w.v = take_linear(attention + "v_proj", config.qkv_bias);
+    w.o = take_linear(attention + "o_proj", config.o_bias);
+    if (config.qk_norm) {
+      w.q_norm = take(attention + "q_norm.weight");
+      w.k_norm = take(attention + "k_norm.weight");
+    }
+    w.gate = take_linear(mlp + "gate_proj", config.mlp_bias);
+    w.up = take_linear(mlp + "up_proj", config.mlp_bias);
+    w.down = take_linear(mlp + "down_proj", config.mlp_bias);
+    model->layers_.push_back(std::move(w));
+  }
+  const RopeTable rope = rope_table(config);
+  model->inv_freq_ = at::tensor(rope.inv_freq, at::kFloat).to(device);
+  model->rope_scaling_ = rope.attention_scaling;
+  return model;
+}
+
+at::Device Model::device() const { return embedding_.device(); }
+at::ScalarType Model::dtype() const { return embedding_.scalar_type(); }
+
+TensorMap Model::weights() const {
+  TensorMap map;
+  const auto put = [&](const std::string& name, const at::Tensor& tensor) {
+    if (tensor.defined()) map.emplace(name, tensor);
+  };
+  const auto put_linear = [&](const std::string& name, const Linear& linear) {
+    put(name + ".weight", linear.weight);
+    put(name + ".bias", linear.bias);
+  };
+  put("model.embed_tokens.weight", embedding_);
+  put("model.norm.weight", final_norm_);
+  if (!config_.tie_word_embeddings) put("lm_head.weight", head_);
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const LayerWeights& w = layers_[i];
+    const std::string layer = "model.layers." + std::to_string(i) + ".", attention = layer + "self_attn.", mlp = layer + "mlp.";
+    put(layer + "input_layernorm.weight", w.input_norm);
+    put(layer + "post_attention_layernorm.weight", w.post_attention_norm);
+    put_linear(attention + "q_proj", w.q);
+    put_linear(attention + "k_proj", w.k);
+    put_linear(attention + "v_proj", w.v);
+    put_linear(attention + "o_proj", w.o);
+    put(attention + "q_norm.weight", w.q_norm);
+    put(attention + "k_norm.weight", w.k_norm);
+    put_linear(mlp + "gate_proj", w.gate);
+    put_linear(mlp + "up_proj", w.up);
+    put_linear(mlp + "down_proj", w.down);
+  }
+  return map;
+}
+
+int64_t Model::num_parameters() const {
+  int64_t count = 0;
+  for (const auto& [name, tensor] : weights()) count += tensor.numel();
+  return count;
+}
+
+void Model::save(const std::filesystem::path& directory) const {
+  TensorMap host;
+  for (const auto& [name, tensor] : weights()) host.emplace(name, tensor.detach().to(at::kCPU));
+  save_checkpoint(directory, source_, config_, host);
+}
+
+at::Tensor Model::apply(const Linear& linear, const at::Tensor& x) const {
+  at::Tensor y = linear.bias.defined() ? at::linear(x, linear.weight, linear.bias) : at::linear(x, linear.weight);
+  if (linear.lora && adapters_off_ == 0) y = y + at::linear(at::linear(x, linear.lora->a), linear.lora->b) * linear.lora->scale;
+  return y;
+}
+
+at::Tensor Model::forward(const at::Tensor& tokens, const at::Tensor& positions, const Attention& attention) const {
+  const int64_t count = tokens.numel(), hidden = config_.hidden_size, head_dim = config_.head_dim;
+  const auto norm = [&](const at::Tensor& x, const at::Tensor& weight) {
+    return at::rms_norm(x, {weight.numel()}, weight, config_.rms_norm_eps);
+  };
+  // Angles in float32 whatever the model's dtype, as transformers does: bf16 positions above 256 would collide.
+  const at::Tensor angles = positions.to(at::kFloat).unsqueeze(1) * inv_freq_.unsqueeze(0);
+  const at::Tensor cos = (angles.cos() * rope_scaling_).to(dtype()).unsqueeze(1);
+  const at::Tensor sin = (angles.sin() * rope_scaling_).to(dtype()).unsqueeze(1);
+
+  at::Tensor x = at::embedding(embedding_, tokens);  // [T, hidden]
+  for (int64_t i = 0; i < config_.num_layers; ++i) {
+    const LayerWeights& w = layers_[i];
+    const at::Tensor a = norm(x, w.input_norm);
+    at::Tensor q = apply(w.q, a).view({count, config_.num_heads, head_dim});
+    at::Tensor k = apply(w.k, a).view({count, config_.num_kv_heads, head_dim});
+    const at::Tensor v = apply(w.v, a).view({count, config_.num_kv_heads, head_dim});
+    if (config_.qk_norm) {
+      q = norm(q, w.q_norm);
+      k = norm(k, w.k_norm);
+    }
+    q = rotate(q, cos, sin);
+    k = rotate(k, cos, sin);
+    x = x + apply(w.o, attention(i, q, k, v));
+    const at::Tensor m = norm(x, w.post_attention_norm);
+    x = x + apply(w.down, at::silu(apply(w.gate, m)) * apply(w.up, m));
+  }
+  return norm(x, final_norm_).view({count, hidden});
+}
+
+at::Tensor Model::forward(const Forest& forest, const PackedForest& packed, KeyValues* kv) const {
+  const ForestAttention attend(forest, packed, config_, device(), dtype());
+  const at::Tensor tokens = index_tensor(forest.tokens, device()), positions = index_tensor(packed.position, device());
+  return forward(tokens, positions, [&](int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+    if (kv) {
+      kv->keys.push_back(k);
+      kv->values.push_back(v);
+    }
+    return attend(layer, q, k, v);
+  });
+}
+
+}  // namespace stepward
