@@ -1,0 +1,129 @@
+// The one log-prob op of policy, reference and scoring. Logits exist one [rows, columns] block at a time; the backward
+// pass makes each block again, turns it into its gradient in place, and folds that into the inputs' gradients.
+#include "stepward/score.h"
+
+#include <algorithm>
+#include <limits>
+
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "kernels/logprob.h"
+#include "stepward/error.h"
+
+#ifdef STEPWARD_CUDA
+#include <c10/cuda/CUDAStream.h>
+#endif
+
+namespace stepward {
+namespace {
+
+// About a million logits (4 MB of f32) at once: large enough for GEMM, small enough for the cache and for flat memory.
+constexpr int64_t kBlockElements = 1 << 20, kMaxColumns = 4096;
+
+struct Blocks {
+  int64_t columns, rows;
+};
+
+Blocks block_shape(int64_t count, int64_t vocab) {
+  const int64_t columns = std::min(vocab, kMaxColumns);
+  return {columns, std::max<int64_t>(1, std::min(count, kBlockElements / columns))};
+}
+
+kernels::LogitBlock block_of(const at::Tensor& logits, int64_t first_column) {
+  return {logits.const_data_ptr<float>(), logits.size(0), logits.size(1), logits.stride(0), first_column};
+}
+
+// The rows [begin, end) of a block, so that threads can share one.
+kernels::LogitBlock rows_of(const kernels::LogitBlock& block, int64_t begin, int64_t end) {
+  return {block.logits + begin * block.stride, end - begin, block.cols, block.stride, block.col0};
+}
+
+at::Tensor logits_block(const at::Tensor& hidden, const at::Tensor& weight, int64_t first_column, int64_t columns) {
+  return at::mm(hidden, weight.narrow(0, first_column, columns).t()).to(at::kFloat);
+}
+
+void update(const at::Tensor& logits, int64_t first_column, const int32_t* targets, float* max, float* sum, float* target_logit) {
+  const kernels::LogitBlock block = block_of(logits, first_column);
+#ifdef STEPWARD_CUDA
+  if (logits.is_cuda()) return kernels::logprob_update_cuda(block, targets, max, sum, target_logit, c10::cuda::getCurrentCUDAStream().stream());
+#endif
+  at::parallel_for(0, block.rows, 16, [&](int64_t begin, int64_t end) {
+    kernels::logprob_update_cpu(rows_of(block, begin, end), targets + begin, max + begin, sum + begin, target_logit + begin);
+  });
+}
+
+void backward_in_place(const at::Tensor& logits, int64_t first_column, const int32_t* targets, const float* lse, const float* grad) {
+  const kernels::LogitBlock block = block_of(logits, first_column);
+  float* data = logits.data_ptr<float>();
+#ifdef STEPWARD_CUDA
+  if (logits.is_cuda()) return kernels::logprob_backward_cuda(data, block, targets, lse, grad, c10::cuda::getCurrentCUDAStream().stream());
+#endif
+  at::parallel_for(0, block.rows, 16, [&](int64_t begin, int64_t end) {
+    kernels::logprob_backward_cpu(data + begin * block.stride, rows_of(block, begin, end), targets + begin, lse + begin, grad + begin);
+  });
+}
+
+struct SelectedLogprobs : torch::autograd::Function<SelectedLogprobs> {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets) {
+    const int64_t count = hidden.size(0), vocab = weight.size(0);
+    const Blocks blocks = block_shape(count, vocab);
+    const auto options = hidden.options().dtype(at::kFloat);
+    at::Tensor max = at::full({count}, -std::numeric_limits<float>::infinity(), options), sum = at::zeros({count}, options),
+               target_logit = at::zeros({count}, options);
+    for (int64_t row = 0; row < count; row += blocks.rows) {
+      const int64_t rows = std::min(blocks.rows, count - row);
+      const at::Tensor x = hidden.narrow(0, row, rows);
+      for (int64_t column = 0; column < vocab; column += blocks.columns) {
+        const at::Tensor z = logits_block(x, weight, column, std::min(blocks.columns, vocab - column));
+        update(z, column, targets.const_data_ptr<int32_t>() + row, max.data_ptr<float>() + row, sum.data_ptr<float>() + row,
+               target_logit.data_ptr<float>() + row);
+      }
+    }
+    const at::Tensor lse = max + sum.log();
+    context->save_for_backward({hidden, weight, targets, lse});
+    return target_logit - lse;
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list gradients) {
+    const auto saved = context->get_saved_variables();
+    const at::Tensor &hidden = saved[0], &weight = saved[1], &targets = saved[2], &lse = saved[3];
+    const at::Tensor grad = gradients[0].contiguous();
+    const int64_t count = hidden.size(0), vocab = weight.size(0);
+    const Blocks blocks = block_shape(count, vocab);
+    // Sums over blocks stay in f32 also for bf16 weights.
+    at::Tensor grad_hidden = at::zeros(hidden.sizes(), hidden.options().dtype(at::kFloat)), grad_weight;
+    if (context->needs_input_grad(1)) grad_weight = at::zeros(weight.sizes(), weight.options().dtype(at::kFloat));
+    for (int64_t row = 0; row < count; row += blocks.rows) {
+      const int64_t rows = std::min(blocks.rows, count - row);
+      const at::Tensor x = hidden.narrow(0, row, rows);
+      at::Tensor grad_x = grad_hidden.narrow(0, row, rows);
+      for (int64_t column = 0; column < vocab; column += blocks.columns) {
+        const int64_t columns = std::min(blocks.columns, vocab - column);
+        at::Tensor dz = logits_block(x, weight, column, columns);
+        backward_in_place(dz, column, targets.const_data_ptr<int32_t>() + row, lse.const_data_ptr<float>() + row, grad.const_data_ptr<float>() + row);
+        grad_x.addmm_(dz, weight.narrow(0, column, columns).to(at::kFloat));
+        if (grad_weight.defined()) grad_weight.narrow(0, column, columns).addmm_(dz.t(), x.to(at::kFloat));
+      }
+    }
+    return {grad_hidden.to(hidden.scalar_type()), grad_weight.defined() ? grad_weight.to(weight.scalar_type()) : at::Tensor(), at::Tensor()};
+  }
+};
+
+}  // namespace
+
+at::Tensor selected_logprobs(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets) {
+  if (hidden.dim() != 2 || weight.dim() != 2 || hidden.size(1) != weight.size(1) || targets.numel() != hidden.size(0)) {
+    fail(ErrorCode::INVALID_ARGUMENT, "selected_logprobs: expected hidden [n, d], weight [vocab, d], targets [n], got ", hidden.sizes(), ", ",
+         weight.sizes(), ", ", targets.sizes());
+  }
+  return SelectedLogprobs::apply(hidden.contiguous(), weight, targets.to(at::kInt).contiguous());
+}
+
+}  // namespace stepward

@@ -1,0 +1,34 @@
+// Teacher-forced log-probs of a forest's tokens, never building a [tokens, vocab] matrix. One op serves policy,
+// reference and scoring, so that a policy equal to its reference gives margins of exactly zero.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "stepward/cancel.h"
+#include "stepward/forest.h"
+#include "stepward/model.h"
+
+namespace stepward {
+
+// log p(target | hidden): hidden [n, d], weight [vocab, d], targets [n] i32 -> [n] f32. Differentiable in hidden and
+// weight: the backward pass recomputes logits block by block. Memory is flat in the vocabulary.
+at::Tensor selected_logprobs(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets);
+
+struct ForestLogprobs {
+  at::Tensor values;               // [n] f32, differentiable where grad mode is on
+  std::vector<int64_t> tokens;     // [n] the token each value belongs to, ascending
+};
+
+// Log-probs of all tokens of the segments marked in `scored` [S], each conditioned on its path. A root's first token is
+// left out (nothing predicts it).
+ForestLogprobs forest_logprobs(const Model& model, const Forest& forest, const std::vector<uint8_t>& scored);
+
+// Without gradients and in micro-batches of whole trees, at most `max_tokens` each where trees allow: [T] f32 with NaN
+// where a token was not scored.
+std::vector<float> score(const Model& model, const Forest& forest, const std::vector<uint8_t>& scored, int64_t max_tokens,
+                         const CancelFlag& cancel);
+
+}  // namespace stepward

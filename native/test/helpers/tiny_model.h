@@ -1,0 +1,85 @@
+// Small random models and forests for the core's tests.
+#pragma once
+
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <random>
+#include <string>
+
+#include <unistd.h>
+
+#include "stepward/forest.h"
+#include "stepward/model.h"
+
+namespace stepward::testing {
+
+// A folder of its own, removed with all it holds.
+class TemporaryFolder {
+ public:
+  TemporaryFolder() {
+    static int count = 0;
+    path_ = std::filesystem::temp_directory_path() / ("stepward-test-" + std::to_string(getpid()) + "-" + std::to_string(count++));
+    std::filesystem::create_directories(path_);
+  }
+  ~TemporaryFolder() { std::filesystem::remove_all(path_); }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+// Two layers, hidden 32, 4 heads over 2 KV heads, vocabulary 61; `extra` adds or replaces keys: "\"sliding_window\": 6".
+inline std::unique_ptr<Model> tiny_model(const std::string& family = "llama", const std::string& extra = "", uint64_t seed = 1) {
+  TemporaryFolder folder;
+  const std::string architecture = family == "llama" ? "Llama" : family == "mistral" ? "Mistral" : family == "qwen2" ? "Qwen2" : "Qwen3";
+  std::ofstream(folder.path() / "config.json")
+      << "{\"model_type\": \"" << family << "\", \"architectures\": [\"" << architecture << "ForCausalLM\"], \"vocab_size\": 61, \"hidden_size\": 32,"
+      << "\"intermediate_size\": 48, \"num_hidden_layers\": 2, \"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"head_dim\": 8,"
+      << "\"max_position_embeddings\": 128, \"rms_norm_eps\": 1e-6, \"rope_theta\": 10000.0, \"hidden_act\": \"silu\", \"initializer_range\": 0.2,"
+      << "\"tie_word_embeddings\": false, \"torch_dtype\": \"float32\"" << (extra.empty() ? "" : ", ") << extra << "}";
+  ModelOptions options;
+  options.directory = folder.path();
+  options.device = "cpu";
+  options.dtype = "float32";
+  options.init_seed = seed;
+  return Model::load(options);
+}
+
+// One tree at random: `segments` segments of 0 to 5 tokens (the root has at least one), any segment may be a parent.
+inline Forest random_forest(std::mt19937& random, int trees, int segments, int vocab = 61) {
+  Forest forest;
+  forest.offsets.push_back(0);
+  const auto below = [&](int n) { return static_cast<int>(random() % n); };
+  for (int t = 0; t < trees; ++t) {
+    const int root = static_cast<int>(forest.num_segments());
+    for (int s = 0; s < segments; ++s) {
+      forest.parents.push_back(s == 0 ? -1 : root + below(s));
+      const int length = s == 0 ? 1 + below(5) : below(6);
+      for (int i = 0; i < length; ++i) forest.tokens.push_back(below(vocab));
+      forest.offsets.push_back(static_cast<int32_t>(forest.tokens.size()));
+    }
+  }
+  return forest;
+}
+
+// A forest of one chain.
+inline Forest chain(const std::vector<int32_t>& tokens) {
+  Forest forest;
+  forest.tokens = tokens;
+  forest.offsets = {0, static_cast<int32_t>(tokens.size())};
+  forest.parents = {-1};
+  return forest;
+}
+
+// The tokens on the path to a segment.
+inline std::vector<int32_t> path_tokens(const Forest& forest, int32_t segment) {
+  std::vector<int32_t> tokens;
+  for (int32_t s : path_to(forest, segment)) {
+    tokens.insert(tokens.end(), forest.tokens.begin() + forest.offsets[s], forest.tokens.begin() + forest.offsets[s + 1]);
+  }
+  return tokens;
+}
+
+}  // namespace stepward::testing
