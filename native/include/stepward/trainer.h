@@ -1,0 +1,93 @@
+// Gradients of the step-wise preference loss and the SFT loss over packed forests, and the optimiser that applies them.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "stepward/cancel.h"
+#include "stepward/forest.h"
+#include "stepward/model.h"
+
+namespace stepward {
+
+struct LoraOptions {
+  int64_t rank = 0;  // 0: full fine-tuning
+  double alpha = 16;
+  std::vector<std::string> targets;  // q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj
+  uint64_t seed = 0;
+};
+
+struct TrainerOptions {
+  std::string optimizer = "adamw";  // adamw | sgd
+  double beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.0;  // decay is decoupled and skips 1-D tensors
+  double max_grad_norm = 0;  // 0: no clipping
+  LoraOptions lora;
+};
+
+// Completions are sets of segments (their log-prob is the sum over their tokens); pairs index completions.
+struct PreferenceBatch {
+  Forest forest;
+  std::vector<int32_t> completion_offsets;   // [C+1]
+  std::vector<int32_t> completion_segments;  // flat
+  std::vector<int32_t> chosen, rejected;     // [P] completion indices
+  std::vector<float> weight;                 // [P]
+  std::vector<float> reference;              // [C] reference log-prob of each completion
+  std::string loss = "sigmoid";              // sigmoid | ipo | hinge | robust | sigmoid_norm
+  float beta = 0.1f, label_smoothing = 0;
+  float sft_weight = 0;     // times the chosen tokens' mean negative log-prob
+  double pair_norm = 0;     // pairs in the whole optimiser step
+  double token_norm = 0;    // chosen tokens (summed over pairs) in the whole optimiser step; used by sft_weight
+};
+
+struct PreferenceResult {
+  double loss = 0;      // this micro-batch's share of the step's loss, NLL term included: summing shares gives the mean
+  double sft_loss = 0;  // this micro-batch's share of the chosen tokens' mean negative log-prob
+  std::vector<float> completion_logprobs;  // [C] under the policy
+  std::vector<float> pair_loss;            // [P] weighted, not divided
+  int64_t computed_tokens = 0;
+};
+
+struct SftBatch {
+  Forest forest;
+  std::vector<float> segment_weight;  // [S] 0: not trained on
+  double token_norm = 0;              // weighted scored tokens in the whole optimiser step
+};
+
+struct SftResult {
+  double loss = 0;  // this micro-batch's share of the mean
+  int64_t scored_tokens = 0, computed_tokens = 0;
+};
+
+class Trainer {
+ public:
+  Trainer(Model& model, const TrainerOptions& options);
+  ~Trainer();
+
+  // Forward and backward; gradients accumulate until apply(). Throws NUMERICAL (gradients of this step are dropped).
+  PreferenceResult accumulate(const PreferenceBatch& batch, const CancelFlag& cancel);
+  SftResult accumulate(const SftBatch& batch, const CancelFlag& cancel);
+
+  // Log-prob of each completion [C] without gradients, adapters off: the reference when it is the model before training.
+  std::vector<float> reference_logprobs(const PreferenceBatch& batch, const CancelFlag& cancel);
+
+  // Clips, steps, clears. Returns the global gradient norm before clipping. Throws NUMERICAL and leaves the weights as
+  // they were where that norm is not finite.
+  double apply(double learning_rate);
+
+  // Drops accumulated gradients.
+  void zero_grad();
+
+  // Writes adapter_model.safetensors and adapter_config.json in PEFT's form. Needs LoRA.
+  void save_adapter(const std::filesystem::path& directory, const std::string& base_model) const;
+  // Adds the adapters into the base weights and removes them.
+  void merge_adapter();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace stepward

@@ -1,0 +1,221 @@
+// Gradients of packed forests against autograd on unpacked pairs with a full log-softmax, and the step itself.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/log_sigmoid.h>
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/zeros.h>
+
+#include "core/tensors.h"
+#include "stepward/trainer.h"
+#include "helpers/tiny_model.h"
+
+namespace stepward {
+namespace {
+
+using testing::path_tokens;
+using testing::tiny_model;
+
+// prompt -> c1 -> c2, with two rejected after the prompt and one after c1; the first rejected weighs 0.5.
+PreferenceBatch step_tree() {
+  PreferenceBatch batch;
+  batch.forest = {{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14}, {0, 3, 6, 8, 10, 12, 14}, {-1, 0, 1, 0, 0, 1}};
+  batch.completion_offsets = {0, 1, 2, 3, 4, 5};
+  batch.completion_segments = {1, 2, 3, 4, 5};
+  batch.chosen = {0, 0, 1};
+  batch.rejected = {2, 3, 4};
+  batch.weight = {0.5f, 1.0f, 1.0f};
+  batch.reference = {-9.0f, -7.5f, -8.0f, -6.0f, -5.0f};
+  batch.beta = 0.3f;
+  batch.pair_norm = 3;
+  return batch;
+}
+
+at::Tensor plain_logprob(const Model& model, const Forest& forest, int32_t segment) {
+  const std::vector<int32_t> tokens = path_tokens(forest, segment);
+  const int64_t own = forest.offsets[segment + 1] - forest.offsets[segment],
+                total = static_cast<int64_t>(tokens.size());
+  const Forest alone = testing::chain(tokens);
+  const at::Tensor logprobs = at::log_softmax(at::linear(model.forward(alone, pack_forest(alone)), model.head()), 1);
+  at::Tensor sum = at::zeros({});
+  for (int64_t i = total - own; i < total; ++i) sum = sum + logprobs[i - 1][tokens[i]];
+  return sum;
+}
+
+std::map<std::string, at::Tensor> gradients_of(const Model& model) {
+  std::map<std::string, at::Tensor> gradients;
+  for (const auto& [name, tensor] : model.weights())
+    gradients[name] = tensor.grad().defined() ? tensor.grad().clone() : at::zeros_like(tensor);
+  return gradients;
+}
+
+void expect_close(const std::map<std::string, at::Tensor>& got, const std::map<std::string, at::Tensor>& expected,
+                  double tolerance) {
+  for (const auto& [name, tensor] : expected) {
+    const double scale = tensor.norm().item<double>();
+    EXPECT_LT((got.at(name) - tensor).norm().item<double>(), tolerance * std::max(scale, 1e-8))
+        << name << " of norm " << scale;
+  }
+}
+
+class TrainerTest : public ::testing::TestWithParam<std::pair<const char*, const char*>> {};
+
+TEST_P(TrainerTest, StepTreeGradientsEqualUnpackedAutograd) {
+  const auto model = tiny_model(GetParam().first, GetParam().second);
+  Trainer trainer(*model, {});
+  PreferenceBatch batch = step_tree();
+  batch.sft_weight = 0.2f;
+  batch.token_norm = 3 + 3 + 2;
+  const PreferenceResult result = trainer.accumulate(batch, CancelFlag());
+  const auto packed = gradients_of(*model);
+  trainer.zero_grad();
+
+  at::AutoGradMode with_grad(true);
+  at::Tensor loss = at::zeros({}), nll = at::zeros({});
+  for (size_t i = 0; i < batch.chosen.size(); ++i) {
+    const at::Tensor w = plain_logprob(*model, batch.forest, batch.completion_segments[batch.chosen[i]]);
+    const at::Tensor l = plain_logprob(*model, batch.forest, batch.completion_segments[batch.rejected[i]]);
+    const at::Tensor margin =
+        ((w - batch.reference[batch.chosen[i]]) - (l - batch.reference[batch.rejected[i]])) * batch.beta;
+    loss = loss - at::log_sigmoid(margin) * batch.weight[i] / 3.0;
+    nll = nll - w * batch.weight[i] / batch.token_norm;
+  }
+  const at::Tensor total = loss + nll * 0.2f;
+  total.backward();
+  EXPECT_NEAR(result.loss, total.item<double>(), 1e-5);
+  EXPECT_NEAR(result.sft_loss, nll.item<double>(), 1e-5);
+  expect_close(packed, gradients_of(*model), 1e-5);
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, TrainerTest,
+                         ::testing::Values(std::pair{"llama", ""}, std::pair{"llama", "\"tie_word_embeddings\": true"},
+                                           std::pair{"mistral", "\"sliding_window\": 4"}, std::pair{"qwen2", ""},
+                                           std::pair{"qwen3", "\"head_dim\": 16"}));
+
+TEST(Trainer, LossAtStepZeroIsLn2AndWeightZeroRemovesAPair) {
+  const auto model = tiny_model();
+  Trainer trainer(*model, {});
+  PreferenceBatch batch = step_tree();
+  batch.weight = {1, 1, 1};
+  batch.reference = trainer.reference_logprobs(batch, CancelFlag());
+  EXPECT_NEAR(trainer.accumulate(batch, CancelFlag()).loss, std::log(2.0), 1e-6);
+  trainer.zero_grad();
+
+  batch.weight = {1, 0, 1};
+  trainer.accumulate(batch, CancelFlag());
+  const auto weighted = gradients_of(*model);
+  trainer.zero_grad();
+  batch.chosen = {0, 1};
+  batch.rejected = {2, 4};
+  batch.weight = {1, 1};
+  trainer.accumulate(batch, CancelFlag());
+  expect_close(weighted, gradients_of(*model), 1e-6);
+}
+
+TEST(Trainer, AccumulatingPartsEqualsTheWhole) {
+  const auto model = tiny_model();
+  Trainer trainer(*model, {});
+  PreferenceBatch batch = step_tree();
+  const double whole = trainer.accumulate(batch, CancelFlag()).loss;
+  const auto expected = gradients_of(*model);
+  trainer.zero_grad();
+  double parts = 0;
+  for (size_t i = 0; i < 3; ++i) {
+    PreferenceBatch part = batch;
+    part.chosen = {batch.chosen[i]};
+    part.rejected = {batch.rejected[i]};
+    part.weight = {batch.weight[i]};
+    parts += trainer.accumulate(part, CancelFlag()).loss;
+  }
+  EXPECT_NEAR(parts, whole, 1e-6);
+  expect_close(gradients_of(*model), expected, 1e-6);
+}
+
+TEST(Trainer, SgdStepIsWeightsMinusRateTimesGradient) {
+  const auto model = tiny_model();
+  TrainerOptions options;
+  options.optimizer = "sgd";
+  Trainer trainer(*model, options);
+  std::map<std::string, at::Tensor> expected;
+  trainer.accumulate(step_tree(), CancelFlag());
+  for (const auto& [name, gradient] : gradients_of(*model))
+    expected[name] = model->weights().at(name).detach() - gradient * 0.5;
+  trainer.apply(0.5);
+  for (const auto& [name, tensor] : model->weights()) EXPECT_TRUE(tensor.detach().equal(expected.at(name))) << name;
+}
+
+TEST(Trainer, ClippingBoundsTheNormAndReportsItUnclipped) {
+  const auto model = tiny_model();
+  TrainerOptions options;
+  options.optimizer = "sgd";
+  options.max_grad_norm = 0.01;
+  Trainer trainer(*model, options);
+  std::map<std::string, at::Tensor> before;
+  for (const auto& [name, tensor] : model->weights()) before[name] = tensor.detach().clone();
+  trainer.accumulate(step_tree(), CancelFlag());
+  double square = 0;
+  for (const auto& [name, gradient] : gradients_of(*model)) square += gradient.square().sum().item<double>();
+  EXPECT_NEAR(trainer.apply(1.0), std::sqrt(square), 1e-5 * std::sqrt(square));
+  double moved = 0;
+  for (const auto& [name, tensor] : model->weights())
+    moved += (tensor.detach() - before.at(name)).square().sum().item<double>();
+  EXPECT_NEAR(std::sqrt(moved), 0.01, 1e-5);
+}
+
+TEST(Trainer, SftLossIsTheMeanOfWeightedTokens) {
+  const auto model = tiny_model();
+  Trainer trainer(*model, {});
+  SftBatch batch;
+  batch.forest = {{1, 2, 3, 4, 5, 6, 7}, {0, 2, 5, 7}, {-1, 0, 1}};
+  batch.segment_weight = {0, 1, 0};
+  batch.token_norm = 3;
+  const SftResult result = trainer.accumulate(batch, CancelFlag());
+  const auto packed = gradients_of(*model);
+  trainer.zero_grad();
+  at::AutoGradMode with_grad(true);
+  const at::Tensor loss = -plain_logprob(*model, batch.forest, 1) / 3.0;
+  loss.backward();
+  EXPECT_NEAR(result.loss, loss.item<double>(), 1e-5);
+  EXPECT_EQ(result.scored_tokens, 3);
+  expect_close(packed, gradients_of(*model), 1e-5);
+}
+
+TEST(Trainer, LoraStartsAtTheModelTrainsOnlyAdaptersAndMerges) {
+  const auto model = tiny_model();
+  const PreferenceBatch batch = step_tree();
+  std::map<std::string, at::Tensor> before;
+  for (const auto& [name, tensor] : model->weights()) before[name] = tensor.clone();
+  TrainerOptions options;
+  options.optimizer = "sgd";
+  options.lora = {4, 8, {"q_proj", "down_proj"}, 3};
+  Trainer trainer(*model, options);
+  const std::vector<float> reference = trainer.reference_logprobs(batch, CancelFlag());
+  for (int step = 0; step < 3; ++step) {
+    trainer.accumulate(batch, CancelFlag());
+    EXPECT_GT(trainer.apply(0.5), 0);
+  }
+  for (const auto& [name, tensor] : model->weights()) EXPECT_TRUE(tensor.equal(before.at(name))) << name;
+  EXPECT_EQ(trainer.reference_logprobs(batch, CancelFlag()), reference);  // adapters off
+  at::NoGradGuard no_grad;
+  const float adapted = plain_logprob(*model, batch.forest, 2).item<float>();
+  trainer.merge_adapter();
+  EXPECT_NEAR(plain_logprob(*model, batch.forest, 2).item<float>(), adapted, 1e-4);
+  EXPECT_GT(std::abs(adapted - reference[1]), 1e-3);
+}
+
+TEST(Trainer, InfiniteLossLeavesWeightsAndNoGradients) {
+  const auto model = tiny_model();
+  Trainer trainer(*model, {});
+  PreferenceBatch batch = step_tree();
+  batch.reference[0] = INFINITY;
+  EXPECT_THROW(trainer.accumulate(batch, CancelFlag()), Error);
+  for (const auto& [name, tensor] : model->weights()) EXPECT_FALSE(tensor.grad().defined());
+}
+
+}  // namespace
+}  // namespace stepward
