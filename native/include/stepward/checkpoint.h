@@ -27,13 +27,15 @@ std::vector<ExpectedTensor> expected_tensors(const ModelConfig& config);
 // CHECKPOINT_INVALID naming file, tensor and byte counts, or FILE_NOT_FOUND.
 TensorMap read_safetensors(const std::filesystem::path& file);
 
-// Writes to a temporary name beside `file`, then renames. Tensors are written contiguous, little-endian, sorted by name.
+// Writes to a temporary name beside `file`, then renames. Tensors are written contiguous, little-endian, the widest
+// dtype first (so that every one is aligned), then by name.
 void write_safetensors(const std::filesystem::path& file, const TensorMap& tensors,
                        const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
 
 // Loads and checks every expected tensor (missing, unexpected shape, shard missing from the index: CHECKPOINT_INVALID;
 // only pytorch_model.bin or *.pt there: CHECKPOINT_INVALID saying pickle is never read). Owned copies of the asked dtype.
-// A tied checkpoint that also stores lm_head.weight is accepted.
+// A tensor the config has no place for is refused, too, but for rotary buffers of old files and, in a tied checkpoint, an
+// lm_head.weight that equals the embedding.
 TensorMap load_weights(const std::filesystem::path& directory, const ModelConfig& config, at::ScalarType dtype);
 
 // Random weights as transformers initialises them: linear and embedding N(0, initializer_range), biases 0, norms 1.

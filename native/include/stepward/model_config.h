@@ -34,7 +34,7 @@ struct ModelConfig {
   bool qk_norm = false;                                     // qwen3: RMSNorm over head_dim on q and k, before RoPE
   std::vector<int64_t> window;                              // [num_layers] sliding window in tokens; 0: full attention
   std::vector<int32_t> eos_ids;                             // generation_config.json, else config.json
-  std::string dtype;                                        // dtype of the stored weights: float32, bfloat16, float16
+  std::string dtype;                                        // of the stored weights: bfloat16, float16 or float32 (the default)
   std::string json;                                         // config.json as it was read, for writing it back
 };
 
