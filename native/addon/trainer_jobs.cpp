@@ -1,0 +1,171 @@
+// Training as jobs of the trainer's engine. An engine has at most one live trainer: a second one would train the same
+// weights, and switch the first one's gradients off when it goes.
+#include <utility>
+
+#include "addon/convert.h"
+#include "addon/exports.h"
+#include "addon/handles.h"
+#include "addon/instance.h"
+#include "stepward/error.h"
+#include "stepward/trainer.h"
+
+namespace stepward::addon {
+namespace {
+
+TrainerOptions read_trainer_options(const Field& field) {
+  TrainerOptions options;
+  options.optimizer = field["optimizer"].text();
+  options.beta1 = field["beta1"].number();
+  options.beta2 = field["beta2"].number();
+  options.eps = field["eps"].number();
+  options.weight_decay = field["weightDecay"].number();
+  options.max_grad_norm = field["maxGradNorm"].number();
+  if (const Field lora = field["lora"]; lora.present()) {
+    options.lora.rank = lora["rank"].integer(1, 1 << 20);
+    options.lora.alpha = lora["alpha"].number();
+    options.lora.targets = lora["targets"].texts();
+    options.lora.seed = lora["seed"].uint64();
+  }
+  return options;
+}
+
+PreferenceBatch read_preference_batch(const Field& field) {
+  PreferenceBatch batch;
+  batch.forest = field["forest"].forest();
+  batch.completion_offsets = field["completionOffsets"].array<int32_t>();
+  batch.completion_segments = field["completionSegments"].array<int32_t>();
+  batch.chosen = field["chosen"].array<int32_t>();
+  batch.rejected = field["rejected"].array<int32_t>(batch.chosen.size(), "one per pair");
+  batch.weight = field["weight"].array<float>(batch.chosen.size(), "one per pair");
+  batch.reference = field["reference"].array<float>();
+  batch.loss = field["loss"].text();
+  batch.beta = static_cast<float>(field["beta"].number());
+  batch.label_smoothing = static_cast<float>(field["labelSmoothing"].number());
+  batch.sft_weight = static_cast<float>(field["sftWeight"].number());
+  batch.pair_norm = field["pairNorm"].number();
+  batch.token_norm = field["tokenNorm"].number();
+  // Rising offsets, or summing a completion would read past completionSegments.
+  const auto& offsets = batch.completion_offsets;
+  for (size_t i = 0; i < offsets.size(); ++i) {
+    if (i == 0 ? offsets[0] != 0 : offsets[i] < offsets[i - 1]) {
+      fail(ErrorCode::INVALID_ARGUMENT, field.path(), ".completionOffsets[", i, "]: expected ",
+           i == 0 ? "0" : "at least the entry before it", ", got ", offsets[i]);
+    }
+  }
+  return batch;
+}
+
+SftBatch read_sft_batch(const Field& field) {
+  SftBatch batch;
+  batch.forest = field["forest"].forest();
+  batch.segment_weight = field["segmentWeight"].array<float>(batch.forest.parents.size(), "one per segment");
+  batch.token_norm = field["tokenNorm"].number();
+  return batch;
+}
+
+// work(Trainer&) on the trainer's engine thread.
+template <typename Work, typename Convert>
+Napi::Value submit(const Napi::CallbackInfo& info, std::shared_ptr<CancelFlag> cancel, bool gradients, Work work,
+                   Convert convert) {
+  const TrainerRef ref = trainer_of(info[0], "trainer");
+  Engine* engine = &ref.engine;
+  auto job = make_job(
+      info.Env(),
+      [engine, id = ref.id, work = std::move(work)] {
+        Trainer& trainer = *engine->trainers.at(id);
+        return work(trainer);
+      },
+      std::move(convert));
+  job->cancel = std::move(cancel);
+  job->gradients = gradients;
+  return Instance::of(info.Env())->submit(*engine, std::move(job));
+}
+
+}  // namespace
+
+Napi::Value create_trainer(const Napi::CallbackInfo& info) {
+  Engine& engine = engine_of(info[0], "engine");
+  TrainerOptions options = read_trainer_options(Field(info[1], "options"));
+  const auto& instance = Instance::of(info.Env());
+  const uint64_t id = ++engine.last_trainer;
+  ++engine.users;  // until the handle exists, or making the trainer failed
+  auto job = make_job(
+      info.Env(),
+      [&engine, id, options = std::move(options)] {
+        if (!engine.trainers.empty()) {
+          fail(ErrorCode::INVALID_ARGUMENT, "createTrainer: the engine has a trainer already; dispose of it first");
+        }
+        engine.trainers.emplace(id, std::make_unique<Trainer>(*engine.model, options));
+      },
+      [&engine, id](Napi::Env env) { return new_trainer_handle(env, engine, id); });
+  job->settled = [instance, &engine] { instance->release(engine, {}, std::nullopt); };
+  return instance->submit(engine, std::move(job));
+}
+
+Napi::Value accumulate_preference(const Napi::CallbackInfo& info) {
+  const auto cancel = cancel_flag_of(info[2], "cancel");
+  return submit(
+      info, cancel, true,
+      [batch = read_preference_batch(Field(info[1], "batch")), cancel](Trainer& trainer) {
+        return trainer.accumulate(batch, *cancel);
+      },
+      [](Napi::Env env, const PreferenceResult& result) {
+        auto out = Napi::Object::New(env);
+        out.Set("loss", to_js(env, result.loss));
+        out.Set("sftLoss", to_js(env, result.sft_loss));
+        out.Set("completionLogprobs", to_js(env, result.completion_logprobs));
+        out.Set("pairLoss", to_js(env, result.pair_loss));
+        out.Set("computedTokens", to_js(env, result.computed_tokens));
+        return out;
+      });
+}
+
+Napi::Value accumulate_sft(const Napi::CallbackInfo& info) {
+  const auto cancel = cancel_flag_of(info[2], "cancel");
+  return submit(
+      info, cancel, true,
+      [batch = read_sft_batch(Field(info[1], "batch")), cancel](Trainer& trainer) {
+        return trainer.accumulate(batch, *cancel);
+      },
+      [](Napi::Env env, const SftResult& result) {
+        auto out = Napi::Object::New(env);
+        out.Set("loss", to_js(env, result.loss));
+        out.Set("scoredTokens", to_js(env, result.scored_tokens));
+        out.Set("computedTokens", to_js(env, result.computed_tokens));
+        return out;
+      });
+}
+
+Napi::Value reference_logprobs(const Napi::CallbackInfo& info) {
+  const auto cancel = cancel_flag_of(info[2], "cancel");
+  return submit(
+      info, cancel, false,
+      [batch = read_preference_batch(Field(info[1], "batch")), cancel](Trainer& trainer) {
+        return trainer.reference_logprobs(batch, *cancel);
+      },
+      [](Napi::Env env, const std::vector<float>& logprobs) { return to_js(env, logprobs); });
+}
+
+Napi::Value apply_gradients(const Napi::CallbackInfo& info) {
+  const double learning_rate = Field(info[1], "learningRate").number();
+  return submit(
+      info, nullptr, false, [learning_rate](Trainer& trainer) { return trainer.apply(learning_rate); },
+      [](Napi::Env env, double norm) { return to_js(env, norm); });
+}
+
+Napi::Value zero_grad(const Napi::CallbackInfo& info) {
+  return submit(info, nullptr, false, [](Trainer& trainer) { trainer.zero_grad(); }, undefined);
+}
+
+Napi::Value save_adapter(const Napi::CallbackInfo& info) {
+  const std::string directory = Field(info[1], "directory").text(), base_model = Field(info[2], "baseModel").text();
+  return submit(
+      info, nullptr, false, [directory, base_model](Trainer& trainer) { trainer.save_adapter(directory, base_model); },
+      undefined);
+}
+
+Napi::Value merge_adapter(const Napi::CallbackInfo& info) {
+  return submit(info, nullptr, false, [](Trainer& trainer) { trainer.merge_adapter(); }, undefined);
+}
+
+}  // namespace stepward::addon

@@ -1,0 +1,93 @@
+"""trl.json: what trl.DPOTrainer logs on the same token ids, against its own start as reference."""
+
+import copy
+import tempfile
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedTokenizerFast, TrainerCallback
+from trl import DPOConfig, DPOTrainer
+
+from . import cases, models, preference
+
+KEYS = ["loss", "grad_norm", "learning_rate", "epoch", "num_tokens", "rewards/chosen", "rewards/rejected", "rewards/accuracies",
+        "rewards/margins", "logps/chosen", "logps/rejected"]
+
+
+class IdsTrainer(DPOTrainer):
+    """Takes prompt_ids, chosen_ids and rejected_ids as they are: no EOS is added, nothing is tokenised again."""
+
+    def _prepare_dataset(self, dataset, *_args, **_kwargs):
+        return dataset
+
+
+class _Keep(TrainerCallback):
+    def __init__(self):
+        self.logs = []
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "rewards/chosen" in logs:
+            self.logs.append({key: float(logs[key]) for key in KEYS})
+
+
+def flatten(trees):
+    completions, pairs = preference.unpack(trees)
+    return [dict(prompt_ids=completions[c][0], chosen_ids=completions[c][1], rejected_ids=completions[r][1]) for c, r, _ in pairs]
+
+
+def run(folder, name, trees, steps, **settings):
+    model = models.load(folder, name)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "llama" / "tokenizer.json"), bos_token="<s>", eos_token="</s>",
+                                        pad_token="<pad>", padding_side="left")
+    records = flatten(trees)
+    keep = _Keep()
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = DPOConfig(
+            output_dir=scratch, per_device_train_batch_size=len(records), gradient_accumulation_steps=1, max_steps=steps,
+            max_length=None, logging_steps=1, report_to=[], log_level="error", save_strategy="no", use_cpu=True, bf16=False, fp16=False,
+            gradient_checkpointing=False, disable_tqdm=True, seed=1, remove_unused_columns=False, **settings)
+        trainer = IdsTrainer(model=model, ref_model=copy.deepcopy(model), args=arguments, train_dataset=Dataset.from_list(records),
+                             processing_class=tokenizer, callbacks=[keep])
+        trainer.train()
+    assert len(keep.logs) == steps, keep.logs
+    return dict(pairs=len(records), steps=keep.logs)
+
+
+def _same_as_autograd(folder, name, trees, opts, rate, steps) -> None:
+    """TRL's numbers are those of preference.py, which dpo.json is made with."""
+    own = preference.trajectory(folder, name, trees, opts, rate, len(steps))["steps"]
+    for ours, theirs in zip(own, steps):
+        for key, value in ours.items():
+            assert abs(value - theirs[key]) <= 1e-4 * max(abs(value), 0.1), (name, opts, key, value, theirs[key])
+
+
+def make(folder, checks: dict) -> list[dict]:
+    vocabulary = {name: spec["config"]["vocab_size"] for name, spec in models.MODELS.items()}
+    sgd = dict(optim="sgd", lr_scheduler_type="constant", max_grad_norm=0.0, weight_decay=0.0)
+    adamw = dict(optim="adamw_torch", lr_scheduler_type="linear", warmup_steps=1, max_grad_norm=1.0, weight_decay=0.01)
+    plans = [
+        ("llama", "trees", dict(), sgd | dict(learning_rate=0.05), 3),
+        ("llama", "trees", dict(loss="ipo", beta=0.5), sgd | dict(learning_rate=0.002), 3),
+        ("llama", "trees", dict(loss="hinge"), sgd | dict(learning_rate=0.05), 3),
+        ("llama", "trees", dict(loss="robust", label_smoothing=0.2), sgd | dict(learning_rate=0.05), 3),
+        ("llama", "trees", dict(loss="sigmoid_norm", beta=2.0), sgd | dict(learning_rate=0.002), 3),
+        ("qwen2", "trees", dict(sft_weight=0.5), sgd | dict(learning_rate=0.02), 3),
+        ("mistral", "pairs", dict(), sgd | dict(learning_rate=0.05), 3),
+        ("qwen3", "pairs", dict(beta=0.3), adamw | dict(learning_rate=0.002), 5),
+    ]
+    out = []
+    for name, form, entry, training, steps in plans:
+        opts = preference.options(**entry)
+        trees = (cases.trees(name, vocabulary[name], False) if form == "trees"
+                 else cases.pairs_as_trees(cases.pairs(name, vocabulary[name], False)))
+        kinds, weights = [opts["loss"]], [1.0]
+        if opts["sft_weight"]:
+            kinds, weights = kinds + ["sft"], weights + [opts["sft_weight"]]
+        result = run(folder, name, trees, steps, beta=opts["beta"], loss_type=kinds, loss_weights=weights,
+                     label_smoothing=opts["label_smoothing"], **training)
+        if training["optim"] == "sgd":
+            _same_as_autograd(folder, name, trees, opts, training["learning_rate"], result["steps"])
+        label = f"{name} {form} {'+'.join(kinds)} {training['optim']}"
+        out.append(dict(name=label, model=name, options=opts, training=training, trees=trees, **result))
+    checks["trl: margins of the last step"] = {case["name"]: case["steps"][-1]["rewards/margins"] for case in out}
+    return out
