@@ -1,0 +1,31 @@
+// AbortSignals as the addon's cancel tokens. What a token does to running work is the core's business.
+
+import { StepwardError, toStepwardError } from '../errors.js';
+import type { NativeAddon, NativeHandle } from './contract.js';
+
+const cancelled = (signal: AbortSignal) =>
+  new StepwardError('CANCELLED', 'the work was cancelled by its AbortSignal', { cause: signal.reason });
+
+/**
+ * Runs addon work under a cancel token that follows `signal`, and disposes of the token. When the signal aborted, the
+ * rejection is CANCELLED with `cause` = signal.reason; work that finished before the abort took effect still resolves.
+ */
+export async function withCancel<T>(
+  addon: NativeAddon,
+  signal: AbortSignal | undefined,
+  run: (token: NativeHandle) => Promise<T>,
+): Promise<T> {
+  if (signal?.aborted) throw cancelled(signal);
+  const token = addon.createCancelToken();
+  const onAbort = () => addon.cancel(token);
+  signal?.addEventListener('abort', onAbort, { once: true });
+  try {
+    return await run(token);
+  } catch (error) {
+    if (signal?.aborted && toStepwardError(error).code === 'CANCELLED') throw cancelled(signal);
+    throw error;
+  } finally {
+    signal?.removeEventListener('abort', onAbort);
+    await addon.dispose(token);
+  }
+}

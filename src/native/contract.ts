@@ -1,0 +1,219 @@
+// The native addon's interface, exactly as native/addon exports it. Nothing here is idiomatic; engine.ts is.
+// Flat typed arrays cross the boundary by copy. Every rejected promise is an Error with `code` from src/errors.ts.
+
+/** Opaque tagged native object. */
+export interface NativeHandle {
+  readonly __native: unique symbol;
+}
+
+/**
+ * Token trees laid out flat, parents before children, the segments of a tree contiguous.
+ * Segment s owns tokens[offsets[s]..offsets[s+1]); parents[s] < s, or -1 for the root of a tree.
+ */
+export interface ForestData {
+  tokens: Int32Array;
+  offsets: Int32Array;
+  parents: Int32Array;
+}
+
+export interface NativeModelOptions {
+  directory: string;
+  device: 'auto' | 'cpu' | 'cuda';
+  dtype: 'auto' | 'float32' | 'bfloat16';
+  /** Set: random weights from config.json alone. */
+  initSeed?: bigint;
+  /** Bytes the generation KV cache may take. */
+  kvBudgetBytes: number;
+}
+
+export interface ModelInfo {
+  family: 'llama' | 'mistral' | 'qwen2' | 'qwen3';
+  vocabSize: number;
+  hiddenSize: number;
+  numLayers: number;
+  maxPositions: number;
+  parameters: number;
+  eosIds: number[];
+  device: string;
+  dtype: string;
+}
+
+export interface NativeGenerateRequest {
+  forest: ForestData;
+  /** [N] segments to continue after. */
+  nodes: Int32Array;
+  samples: number;
+  seed: bigint;
+  /** [N] */
+  treeKeys: BigUint64Array;
+  /** [N] */
+  steps: Int32Array;
+  firstCandidate: number;
+  temperature: number;
+  topP: number;
+  topK: number;
+  minNewTokens: number;
+  maxNewTokens: number;
+  eosIds: Int32Array;
+  /** UTF-8 texts that end a row; needs setTokenBytes. */
+  stop: string[];
+}
+
+export interface NativeGenerateResult {
+  /** Rows end to end, row = node * samples + sample; EOS and stop tokens included. */
+  tokens: Int32Array;
+  /** [N * samples + 1] */
+  offsets: Int32Array;
+  /** Per token: raw log-prob (temperature 1, nothing truncated). */
+  logprobs: Float32Array;
+  /** Per token: log-prob under the distribution it was drawn from. */
+  samplingLogprobs: Float32Array;
+  /** Per token: log of the mass that top-k and top-p kept. */
+  logKept: Float32Array;
+  /** [N * samples] 0 stop, 1 eos, 2 length. */
+  finish: Uint8Array;
+  computedTokens: number;
+  prefixFreeTokens: number;
+}
+
+export interface NativeReadoutResult {
+  /** [N, labels] natural log-probs. */
+  logprobs: Float32Array;
+  computedTokens: number;
+  prefixFreeTokens: number;
+}
+
+export interface NativeScoreResult {
+  /** [T] natural log-probs, NaN where a token was not scored. */
+  logprobs: Float32Array;
+  computedTokens: number;
+}
+
+export interface NativeLoraOptions {
+  rank: number;
+  alpha: number;
+  targets: string[];
+  seed: bigint;
+}
+
+export interface NativeTrainerOptions {
+  optimizer: 'adamw' | 'sgd';
+  beta1: number;
+  beta2: number;
+  eps: number;
+  weightDecay: number;
+  /** 0: no clipping. */
+  maxGradNorm: number;
+  lora?: NativeLoraOptions;
+}
+
+export type PreferenceLossKind = 'sigmoid' | 'ipo' | 'hinge' | 'robust' | 'sigmoid_norm';
+
+/** See PreferenceBatch in native/include/stepward/trainer.h. */
+export interface NativePreferenceBatch {
+  forest: ForestData;
+  completionOffsets: Int32Array;
+  completionSegments: Int32Array;
+  chosen: Int32Array;
+  rejected: Int32Array;
+  weight: Float32Array;
+  reference: Float32Array;
+  loss: PreferenceLossKind;
+  beta: number;
+  labelSmoothing: number;
+  sftWeight: number;
+  pairNorm: number;
+  tokenNorm: number;
+}
+
+export interface NativePreferenceResult {
+  loss: number;
+  sftLoss: number;
+  completionLogprobs: Float32Array;
+  pairLoss: Float32Array;
+  computedTokens: number;
+}
+
+export interface NativeSftBatch {
+  forest: ForestData;
+  segmentWeight: Float32Array;
+  tokenNorm: number;
+}
+
+export interface NativeSftResult {
+  loss: number;
+  scoredTokens: number;
+  computedTokens: number;
+}
+
+export interface SystemInfo {
+  /** Version of the addon's build, equal to package.json's. */
+  version: string;
+  torch: string;
+  /** Whether the addon holds CUDA kernels, and whether a CUDA device is usable now. */
+  cudaBuilt: boolean;
+  cudaAvailable: boolean;
+  cudaDevices: string[];
+  /** ATen's dispatch level: DEFAULT, AVX2, AVX512, ... */
+  cpuCapability: string;
+  /** Features read by cpuid that decide dtype: avx2, fma, avx512f, avx512_bf16, amx_bf16. */
+  cpuFeatures: string[];
+  threads: number;
+  /** True where --dtype bfloat16 may be used on the CPU. */
+  cpuBfloat16: boolean;
+}
+
+export interface NativeAddon {
+  systemInfo(): SystemInfo;
+  /** Threads of the one compute pool; call before the first model is loaded. */
+  setThreads(threads: number): void;
+  /** Handles created and not yet disposed, in this environment. */
+  debugLiveHandles(): number;
+  createCancelToken(): NativeHandle;
+  cancel(token: NativeHandle): void;
+  /** Waits for queued jobs of an engine; frees at once anything else. Disposing twice is allowed. */
+  dispose(handle: NativeHandle): Promise<void>;
+
+  loadModel(options: NativeModelOptions, cancel: NativeHandle): Promise<NativeHandle>;
+  modelInfo(engine: NativeHandle): ModelInfo;
+  setTokenBytes(engine: NativeHandle, bytes: Uint8Array, offsets: Int32Array): Promise<void>;
+  generate(
+    engine: NativeHandle,
+    request: NativeGenerateRequest,
+    cancel: NativeHandle,
+    onProgress?: (rowsDone: number) => void,
+  ): Promise<NativeGenerateResult>;
+  readout(
+    engine: NativeHandle,
+    forest: ForestData,
+    nodes: Int32Array,
+    labels: Int32Array,
+    cancel: NativeHandle,
+  ): Promise<NativeReadoutResult>;
+  /** scored: [S] non-zero where a segment's tokens are wanted. */
+  score(
+    engine: NativeHandle,
+    forest: ForestData,
+    scored: Uint8Array,
+    maxTokens: number,
+    cancel: NativeHandle,
+  ): Promise<NativeScoreResult>;
+  saveModel(engine: NativeHandle, directory: string): Promise<void>;
+  /** Hash of the weights (hex), the same for the same values and names. */
+  weightsHash(engine: NativeHandle): Promise<string>;
+
+  createTrainer(engine: NativeHandle, options: NativeTrainerOptions): Promise<NativeHandle>;
+  accumulatePreference(
+    trainer: NativeHandle,
+    batch: NativePreferenceBatch,
+    cancel: NativeHandle,
+  ): Promise<NativePreferenceResult>;
+  accumulateSft(trainer: NativeHandle, batch: NativeSftBatch, cancel: NativeHandle): Promise<NativeSftResult>;
+  /** [C] log-prob of each completion with adapters off. `reference` of the batch is not read. */
+  referenceLogprobs(trainer: NativeHandle, batch: NativePreferenceBatch, cancel: NativeHandle): Promise<Float32Array>;
+  /** Clips, steps, clears; resolves to the gradient norm before clipping. */
+  applyGradients(trainer: NativeHandle, learningRate: number): Promise<number>;
+  zeroGrad(trainer: NativeHandle): Promise<void>;
+  saveAdapter(trainer: NativeHandle, directory: string, baseModel: string): Promise<void>;
+  mergeAdapter(trainer: NativeHandle): Promise<void>;
+}

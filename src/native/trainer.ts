@@ -1,0 +1,84 @@
+// Training an engine's weights: gradients of packed micro-batches, accumulated until apply(). Batches, schedules and
+// metrics are src/training's.
+
+import { callNative } from './call.js';
+import { withCancel } from './cancel.js';
+import type { NativeAddon, NativeHandle, NativeTrainerOptions } from './contract.js';
+import { defined, toSeed } from './options.js';
+import type { PreferenceBatch, PreferenceResult, SftBatch, SftResult, TrainerLike, TrainerOptions } from './types.js';
+
+/** Made by Engine.createTrainer. Keeps its engine's model alive until disposed, even when the engine goes first. */
+export class Trainer implements TrainerLike, AsyncDisposable {
+  readonly #addon: NativeAddon;
+  readonly #handle: NativeHandle;
+
+  constructor(addon: NativeAddon, handle: NativeHandle) {
+    this.#addon = addon;
+    this.#handle = handle;
+  }
+
+  /** Forward and backward of a micro-batch. After a failure or an abort, the gradients of the step are dropped. */
+  accumulatePreference(batch: PreferenceBatch, signal?: AbortSignal): Promise<PreferenceResult> {
+    return callNative(() =>
+      withCancel(this.#addon, signal, (token) => this.#addon.accumulatePreference(this.#handle, batch, token)),
+    );
+  }
+
+  /** Forward and backward of a micro-batch. After a failure or an abort, the gradients of the step are dropped. */
+  accumulateSft(batch: SftBatch, signal?: AbortSignal): Promise<SftResult> {
+    return callNative(() =>
+      withCancel(this.#addon, signal, (token) => this.#addon.accumulateSft(this.#handle, batch, token)),
+    );
+  }
+
+  /** [C] log-prob of each completion under the current weights with adapters off; `batch.reference` is not read. */
+  referenceLogprobs(batch: PreferenceBatch, signal?: AbortSignal): Promise<Float32Array> {
+    return callNative(() =>
+      withCancel(this.#addon, signal, (token) => this.#addon.referenceLogprobs(this.#handle, batch, token)),
+    );
+  }
+
+  /** Clips, steps, clears; resolves to the gradient norm before clipping. */
+  apply(learningRate: number): Promise<number> {
+    return callNative(() => this.#addon.applyGradients(this.#handle, learningRate));
+  }
+
+  /** Drops accumulated gradients. */
+  zeroGrad(): Promise<void> {
+    return callNative(() => this.#addon.zeroGrad(this.#handle));
+  }
+
+  /** Writes the LoRA adapter as PEFT does. */
+  saveAdapter(directory: string, baseModel: string): Promise<void> {
+    return callNative(() => this.#addon.saveAdapter(this.#handle, directory, baseModel));
+  }
+
+  /** Adds the LoRA adapter into the engine's weights and removes it. */
+  mergeAdapter(): Promise<void> {
+    return callNative(() => this.#addon.mergeAdapter(this.#handle));
+  }
+
+  /** Frees optimiser state and adapters after the jobs queued before. A second call does nothing. */
+  dispose(): Promise<void> {
+    return callNative(() => this.#addon.dispose(this.#handle));
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+}
+
+/** Fills in the defaults of TrainerOptions. Throws INVALID_ARGUMENT for a bad LoRA seed. */
+export function nativeTrainerOptions(options: TrainerOptions = {}): NativeTrainerOptions {
+  const { lora, ...rest } = options;
+  return {
+    optimizer: 'adamw',
+    beta1: 0.9,
+    beta2: 0.999,
+    eps: 1e-8,
+    weightDecay: 0,
+    maxGradNorm: 0,
+    ...defined(rest),
+    ...(lora && { lora: { ...lora, seed: toSeed(lora.seed ?? 0, 'lora.seed') } }),
+  };
+}

@@ -1,0 +1,200 @@
+// Bad usage and bad input through the command line: exit code 2, a message that names the place, nothing written.
+
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, describe, expect, it } from 'vitest';
+import { runCli } from '../helpers/run-cli.js';
+
+const root = mkdtempSync(join(tmpdir(), 'stepward-cli-'));
+afterAll(() => rmSync(root, { recursive: true }));
+
+const goldenModel = (name: string): string => fileURLToPath(new URL(`../goldens/models/${name}`, import.meta.url));
+const llama = goldenModel('llama'); // 101 tokens, 256 positions, with a tokenizer, sharded
+const mistral = goldenModel('mistral'); // no tokenizer
+
+let count = 0;
+function file(content: string): string {
+  const path = join(root, `in${count++}.jsonl`);
+  writeFileSync(path, content);
+  return path;
+}
+const lines = (...records: unknown[]): string => file(records.map((record) => `${JSON.stringify(record)}\n`).join(''));
+
+/** A copy of a golden model that `change` may damage. */
+function damaged(model: string, change: (folder: string) => void): string {
+  const folder = join(root, `model${count++}`);
+  cpSync(model, folder, { recursive: true });
+  change(folder);
+  return folder;
+}
+
+function editConfig(folder: string, change: object): void {
+  const path = join(folder, 'config.json');
+  writeFileSync(path, JSON.stringify({ ...(JSON.parse(readFileSync(path, 'utf8')) as object), ...change }));
+}
+
+async function expectRefusal(args: string[], ...parts: string[]): Promise<void> {
+  const output = join(root, `out${count++}`);
+  const { status, stdout, stderr } = await runCli([...args, '--output', output]);
+  for (const part of parts) expect(stderr).toContain(part);
+  expect(status).toBe(2);
+  expect(stdout).toBe('');
+  expect(existsSync(output)).toBe(false);
+  expect(readdirSync(root).filter((name) => name.includes('partial'))).toEqual([]);
+}
+
+describe('usage', () => {
+  it.each([
+    [[], 'Usage: stepward'],
+    [['nonsense'], "unknown command 'nonsense'"],
+    [['score', '--input', 'x', '--output', 'y'], "required option '--model <dir>' not specified"],
+    [
+      ['generate', '--model', 'x', '--input', 'y', '--output', 'z', '--samples', '0'],
+      'Expected a whole number of at least 1, got 0',
+    ],
+    [['dpo', '--model', 'x', '--data', 'y', '--output', 'z', '--loss', 'none'], "argument 'none' is invalid"],
+    [
+      ['dpo', '--model', 'x', '--data', 'y', '--output', 'z', '--beta', '-0.1'],
+      'beta: expected a number above 0, got -0.1',
+    ],
+    [['sft', '--model', 'x', '--data', 'y', '--output', 'z', '--whatever'], "unknown option '--whatever'"],
+    [
+      ['generate', '--model', llama, '--input', 'y', '--output', 'z', '--top-p', '0'],
+      '--top-p: expected a number above 0',
+    ],
+  ])('%j', async (args, message) => {
+    const { status, stdout, stderr } = await runCli(args as string[]);
+    expect(stderr).toContain(message);
+    expect(status).toBe(2);
+    expect(stdout).toBe('');
+  });
+
+  it('help and version are no errors', async () => {
+    const help = await runCli(['dpo', '--help']);
+    expect(help.status).toBe(0);
+    expect(help.stdout).toContain('--label-smoothing');
+    expect((await runCli(['--version'])).stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
+  });
+
+  it('with --json, a failure is one JSON object on stdout', async () => {
+    const { status, stdout } = await runCli([
+      'score',
+      '--model',
+      llama,
+      '--input',
+      'none.jsonl',
+      '--output',
+      'z',
+      '--json',
+    ]);
+    expect(status).toBe(2);
+    expect(JSON.parse(stdout)).toEqual({
+      error: { code: 'FILE_NOT_FOUND', message: '--input: none.jsonl does not exist' },
+    });
+  });
+});
+
+describe('records', () => {
+  const pair = { prompt_ids: [4], chosen_ids: [5], rejected_ids: [6] };
+  it.each<[string, unknown, string]>([
+    [
+      'a token id out of range',
+      { ...pair, chosen_ids: [101] },
+      ':2: chosen_ids[0]: expected a token id from 0 to 100, got 101',
+    ],
+    ['an empty chosen', { ...pair, chosen_ids: [] }, ':2: chosen_ids: expected at least one token'],
+    [
+      'chosen equal to rejected',
+      { prompt: 'q', chosen: 'a', rejected: 'a' },
+      ':2: rejected: expected other tokens than chosen',
+    ],
+    [
+      'a context too long',
+      { ...pair, prompt_ids: Array(256).fill(4) },
+      ":2: record: expected at most 256 tokens, the model's positions, got 257",
+    ],
+  ])('dpo: %s', async (_name, record, message) => {
+    const data = lines(pair, record);
+    await expectRefusal(['dpo', '--model', llama, '--data', data], data + message);
+  });
+
+  it('a broken line, with its number', async () => {
+    const data = file('{"prompt_ids": [1], "completion_ids": [2]}\n{"prompt_ids": [1]\n');
+    await expectRefusal(['sft', '--model', llama, '--data', data], `${data}:2: expected one JSON value on the line`);
+  });
+
+  it('text for a model without a tokenizer', async () => {
+    const input = lines({ prompt: 'hello' });
+    await expectRefusal(
+      ['generate', '--model', mistral, '--input', input],
+      `${input}:1: prompt: expected token ids (prompt_ids), got text`,
+    );
+  });
+
+  it('a file that is not there, or is a folder', async () => {
+    await expectRefusal(['dpo', '--model', llama, '--data', join(root, 'none')], '--data', 'none does not exist');
+    await expectRefusal(['score', '--model', llama, '--input', root], '--input: expected a file, got the folder');
+  });
+
+  it('an output folder with something in it', async () => {
+    const output = join(root, 'full');
+    mkdirSync(output);
+    writeFileSync(join(output, 'notes.txt'), 'mine');
+    const { status, stderr } = await runCli(['dpo', '--model', llama, '--data', lines(pair), '--output', output]);
+    expect(stderr).toContain(`${output} has files in it`);
+    expect(status).toBe(2);
+    expect(readdirSync(output)).toEqual(['notes.txt']);
+  });
+});
+
+describe('checkpoints', () => {
+  const score = (model: string): string[] => [
+    'score',
+    '--model',
+    model,
+    '--input',
+    lines({ prompt_ids: [1], steps_ids: [[2]] }),
+  ];
+  const shard = 'model-00002-of-00003.safetensors';
+
+  it('a folder that is not there', () => expectRefusal(score(join(root, 'none')), '--model', 'none does not exist'));
+
+  it('an unknown architecture, by its name', () =>
+    expectRefusal(
+      score(damaged(llama, (folder) => editConfig(folder, { model_type: 'gpt2', architectures: ['GPT2LMHeadModel'] }))),
+      'config.json',
+      'gpt2',
+    ));
+
+  it('a pickle checkpoint', () => {
+    const model = damaged(mistral, (folder) => {
+      rmSync(join(folder, 'model.safetensors'));
+      writeFileSync(join(folder, 'pytorch_model.bin'), 'PK');
+    });
+    return expectRefusal(score(model), 'pytorch_model.bin', 'safetensors');
+  });
+
+  it('a truncated shard', () =>
+    expectRefusal(score(damaged(llama, (folder) => truncateSync(join(folder, shard), 20_000))), shard));
+
+  it('a shard that the index names and the folder lacks', () =>
+    expectRefusal(score(damaged(llama, (folder) => rmSync(join(folder, shard)))), shard));
+
+  it('a broken tokenizer', () =>
+    expectRefusal(
+      score(damaged(llama, (folder) => writeFileSync(join(folder, 'tokenizer.json'), '{'))),
+      'tokenizer.json',
+    ));
+});

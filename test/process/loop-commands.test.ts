@@ -1,0 +1,276 @@
+// search, judge, eval and train as their users run them, on the built-in model: files, summaries, exit codes.
+
+import { spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, describe, expect, it } from 'vitest';
+import { makeEft, makeProblems } from '../../src/arithmetic/index.js';
+import type { SearchRecord } from '../../src/loop/search-record.js';
+
+const repository = fileURLToPath(new URL('../..', import.meta.url));
+const MODEL = join(repository, 'recipes/arithmetic-m1');
+const root = mkdtempSync(join(tmpdir(), 'stepward-commands-'));
+afterAll(() => rmSync(root, { recursive: true, force: true }));
+
+interface Outcome {
+  status: number | null;
+  stdout: string;
+  stderr: string;
+  summary: Record<string, unknown>;
+}
+
+/** Runs an entry of dist/; `interrupt`: sends SIGINT once stderr holds this text. */
+function start(entry: string, args: string[], interrupt?: string): Promise<Outcome> {
+  const child = spawn(process.execPath, [join(repository, 'dist', entry), ...args], { cwd: root });
+  let [stdout, stderr] = ['', ''];
+  child.stdout.on('data', (data) => {
+    stdout += data;
+  });
+  child.stderr.on('data', (data) => {
+    const before = stderr.includes(interrupt ?? '\0');
+    stderr += data;
+    if (interrupt !== undefined && !before && stderr.includes(interrupt)) child.kill('SIGINT');
+  });
+  return new Promise((resolve) => {
+    child.on('close', (status) => {
+      const last = stdout.trimEnd().split('\n').at(-1) ?? '';
+      resolve({ status, stdout, stderr, summary: last.startsWith('{') ? JSON.parse(last) : {} });
+    });
+  });
+}
+
+const stepward = (...args: string[]) => start('cli.js', args);
+
+function lines<T>(path: string): T[] {
+  return readFileSync(path, 'utf8')
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => JSON.parse(line));
+}
+
+function jsonl(name: string, records: object[]): string {
+  const path = join(root, name);
+  writeFileSync(path, records.map((record) => `${JSON.stringify(record)}\n`).join(''));
+  return path;
+}
+
+const problems = jsonl('problems.jsonl', makeProblems({ split: 'search', count: 12, seed: 3 }));
+const pairs = jsonl(
+  'pairs.jsonl',
+  makeEft({ split: 'held-out', count: 20, seed: 3 }).map(({ critique: _, ...pair }) => pair),
+);
+const SEARCH = ['search', '--model', MODEL, '--width', '4', '--temperature', '0.8', '--max-steps', '6'];
+const LIMITS = ['--max-step-tokens', '24', '--judge-max-tokens', '80', '--json'];
+
+describe('stepward search', () => {
+  it('writes whole trees and pairs, and sums them up', async () => {
+    const output = join(root, 'found');
+    const { status, stderr, summary } = await stepward(...SEARCH, '--input', problems, '--output', output, ...LIMITS);
+    expect(status, stderr).toBe(0);
+    const records = lines<SearchRecord>(join(output, 'search.jsonl'));
+    expect(records.length).toBe(12);
+    for (const { steps, prompt_ids, solution, finish } of records) {
+      expect(prompt_ids.length).toBeGreaterThan(0);
+      expect(['eos', 'max_steps', 'length']).toContain(finish);
+      for (const { candidates, verdicts, chosen, rejected } of steps) {
+        expect(candidates.reduce((sum, { count }) => sum + count, 0)).toBe(4);
+        expect(solution).toContain(candidates[chosen]?.text.trim());
+        const all = verdicts.length === candidates.length * (candidates.length - 1);
+        expect(all || candidates.some((candidate) => candidate.finish === 'length')).toBe(true);
+        for (const { winner, p_first } of verdicts) {
+          expect(['first', 'second', 'tie', 'invalid']).toContain(winner);
+          if (p_first !== null) expect(p_first >= 0 && p_first <= 1).toBe(true);
+        }
+        if (rejected !== null) expect((candidates[chosen]?.wins ?? 0) > (candidates[rejected]?.wins ?? 0)).toBe(true);
+      }
+    }
+    const found = lines<{ prompt_ids: number[] }>(join(output, 'pairs.jsonl'));
+    expect(summary).toMatchObject({ records: 12, problems: 12, pairs: found.length });
+    const keys =
+      'prompt_tokens generated_tokens seconds load_seconds verdicts judge_prompt_tokens judge_generated_tokens computed_tokens prefix_free_tokens flip_rate first_rate parse_failures';
+    for (const key of keys.split(' ')) expect(summary, key).toHaveProperty(key);
+    expect(summary.computed_tokens as number).toBeLessThan(summary.prefix_free_tokens as number);
+  });
+
+  it('gives part of a file the same trees as the whole', async () => {
+    const all = join(root, 'found');
+    const some = jsonl('some.jsonl', lines<object>(problems).slice(4, 7));
+    const { status } = await stepward(...SEARCH, '--input', some, '--output', join(root, 'part'), ...LIMITS);
+    expect(status).toBe(0);
+    const choices = (path: string) =>
+      lines<SearchRecord>(join(path, 'search.jsonl')).map(({ id, solution, steps }) => [
+        id,
+        solution,
+        steps.map(({ chosen, rejected }) => [chosen, rejected]),
+      ]);
+    expect(choices(join(root, 'part'))).toEqual(choices(all).slice(4, 7));
+  });
+
+  it('refuses bad options and input by name', async () => {
+    const narrow = await stepward(
+      'search',
+      '--model',
+      MODEL,
+      '--input',
+      problems,
+      '--output',
+      join(root, 'x'),
+      '--width',
+      '1',
+    );
+    expect([narrow.status, narrow.stderr.includes('--width')]).toEqual([2, true]);
+    const broken = jsonl('broken.jsonl', [{ problem: 'fine' }, { problem: 4 }]);
+    const bad = await stepward(...SEARCH, '--input', broken, '--output', join(root, 'x'));
+    expect([bad.status, bad.stderr.includes('broken.jsonl:2: problem: expected a text, got 4')]).toEqual([2, true]);
+    expect(existsSync(join(root, 'x'))).toBe(false);
+  });
+});
+
+describe('stepward judge', () => {
+  it.each(['critique', 'readout'])('judges in both orders by %s', async (mode) => {
+    const output = join(root, `${mode}.jsonl`);
+    const { status, stderr, summary } = await stepward(
+      'judge',
+      '--model',
+      MODEL,
+      '--input',
+      pairs,
+      '--output',
+      output,
+      '--judge',
+      mode,
+      '--judge-max-tokens',
+      '80',
+      '--json',
+    );
+    expect(status, stderr).toBe(0);
+    const records = lines<{ id: string; winner: string; votes: { first: string; winner: string }[] }>(output);
+    expect(records.length).toBe(20);
+    for (const { winner, votes } of records) {
+      expect(votes.map(({ first }) => first)).toEqual(['a', 'b']);
+      const [one, two] = votes.map((vote) => vote.winner);
+      if (one === two) expect(winner).toBe(one);
+      else if ([one, two].includes('invalid')) expect([one, two]).toContain(winner);
+      else expect(winner).toBe('tie');
+    }
+    expect(summary).toMatchObject({ records: 20, labelled: 20 });
+    for (const key of ['accuracy', 'flip_rate', 'first_rate', 'parse_failures'])
+      expect(summary, key).toHaveProperty(key);
+  });
+});
+
+describe('stepward eval', () => {
+  it('gives accuracy with an interval, and a line per problem', async () => {
+    const output = join(root, 'eval.jsonl');
+    const { status, stderr, summary } = await stepward(
+      'eval',
+      '--model',
+      MODEL,
+      '--data',
+      problems,
+      '--output',
+      output,
+      '--max-new-tokens',
+      '64',
+      '--json',
+    );
+    expect(status, stderr).toBe(0);
+    const records = lines<{ correct: boolean }>(output);
+    const correct = records.filter((record) => record.correct).length;
+    expect(summary).toMatchObject({ n: 12, correct, accuracy: correct / 12 });
+    const [low, high] = summary.interval as [number, number];
+    expect(low <= correct / 12 && correct / 12 <= high).toBe(true);
+  });
+
+  it('takes the mean and the majority of several samples', async () => {
+    const output = join(root, 'samples.jsonl');
+    const { status, summary } = await stepward(
+      'eval',
+      '--model',
+      MODEL,
+      '--data',
+      problems,
+      '--output',
+      output,
+      '--samples',
+      '3',
+      '--max-new-tokens',
+      '64',
+      '--json',
+    );
+    expect(status).toBe(0);
+    const records = lines<{ outputs: { correct: boolean }[] }>(output);
+    const right = records.flatMap(({ outputs }) => outputs).filter(({ correct }) => correct).length;
+    expect(records.every(({ outputs }) => outputs.length === 3)).toBe(true);
+    expect(summary.accuracy).toBeCloseTo(right / 36, 12);
+    expect(summary).toHaveProperty('majority.accuracy');
+  });
+});
+
+const RECIPE = `
+model: ${MODEL}
+iterations: 1
+problems: { source: { arithmetic: { split: search, count: 60 } }, per_iteration: 60 }
+search: { width: 4, temperature: 0.8, max_steps: 6, max_step_tokens: 24 }
+judge: { max_tokens: 80 }
+update: { lr: 5.0e-5, batch_size: 8 }
+guards: { on: warn }
+evaluate:
+  source: { arithmetic: { split: held-out, count: 20 } }
+  judge_source: { arithmetic: { split: held-out, count: 10 } }
+  max_tokens: 64
+`;
+
+describe('stepward train', () => {
+  const recipe = join(root, 'small.yaml');
+  writeFileSync(recipe, RECIPE);
+
+  it('is resumable after Ctrl-C, ends with a table, and is node dist/train.js', async () => {
+    const run = join(root, 'run');
+    const cut = await start('train.js', [recipe, '--run', run], 'M1: accuracy');
+    expect(cut.status, cut.stderr).toBe(130);
+    expect(cut.stderr).toContain('--resume');
+    expect(existsSync(join(run, 'M1/eval.json'))).toBe(true);
+    expect(existsSync(join(run, 'M2/model'))).toBe(false);
+    const { status, stdout, stderr } = await start('train.js', [recipe, '--run', run, '--resume']);
+    expect(status, stderr).toBe(0);
+    expect(stdout).toMatch(/M1 .*\nM2 /);
+    expect(stdout).toContain('report.html');
+    for (const file of [
+      'run.json',
+      'metrics.jsonl',
+      'report.html',
+      'M2/search.jsonl',
+      'M2/pairs.jsonl',
+      'M2/train.jsonl',
+      'M2/eval.json',
+      'M2/model/model.safetensors',
+    ]) {
+      expect(existsSync(join(run, file)), file).toBe(true);
+    }
+    const whole = join(root, 'whole');
+    const other = await stepward('train', recipe, '--run', whole, '--json');
+    expect(other.status, other.stderr).toBe(0);
+    expect((other.summary.models as object[]).length).toBe(2);
+    const bytes = (name: string) =>
+      [run, whole].map((directory) => readFileSync(join(directory, name)).toString('latin1'));
+    for (const name of [
+      'M2/search.jsonl',
+      'M2/pairs.jsonl',
+      'M2/train.jsonl',
+      'M2/solutions.jsonl',
+      'M2/model/model.safetensors',
+    ]) {
+      const [one, two] = bytes(name);
+      expect(one === two, name).toBe(true);
+    }
+  });
+
+  it('refuses an unknown key with the nearest right one', async () => {
+    const { status, stderr } = await stepward('train', recipe, '--run', join(root, 'never'), '--set', 'search.widht=3');
+    expect([status, stderr.includes('unknown key search.widht; did you mean search.width?')]).toEqual([2, true]);
+    expect(existsSync(join(root, 'never'))).toBe(false);
+  });
+});
