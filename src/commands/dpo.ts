@@ -1,0 +1,67 @@
+// `stepward dpo`: step-wise preference training on pairs or trees.
+
+import { type Command, Option } from 'commander';
+import type { PreferenceLossKind } from '../native/types.js';
+import { addModelOptions, type CommandContext, checkInput, number, openEngine, runCommand } from './shared.js';
+import { addTrainingOptions, optimizerOptions, type TrainingCommandOptions } from './training-options.js';
+
+export interface DpoCommandOptions extends TrainingCommandOptions {
+  beta: number;
+  loss: PreferenceLossKind;
+  labelSmoothing: number;
+  sftWeight: number;
+  reference?: string;
+}
+
+export function registerDpo(program: Command): void {
+  const command = program
+    .command('dpo')
+    .description('train on preferred steps: {prompt, chosen, rejected, weight?}, _ids forms, Step-DPO records or trees')
+    .option('--beta <x>', 'strength of the pull to the reference, above 0', number(), 0.1)
+    .addOption(
+      new Option('--loss <name>', 'loss')
+        .choices(['sigmoid', 'ipo', 'hinge', 'robust', 'sigmoid_norm'])
+        .default('sigmoid'),
+    )
+    .option('--label-smoothing <x>', 'share of pairs taken to be the wrong way round', number(0, 0.5), 0)
+    .option('--sft-weight <x>', "weight of the chosen steps' mean negative log-prob", number(0), 0)
+    .option('--reference <dir>', 'model folder of the reference (default: the model before training)');
+  addTrainingOptions(addModelOptions(command), 1e-6, 'pairs').action(runCommand(run));
+}
+
+export async function run(options: DpoCommandOptions, context: CommandContext): Promise<object> {
+  const [
+    { checkOutputFolder },
+    { readPreferenceTrees },
+    { resolvePreference },
+    { trainPreference },
+    { trainIntoFolder },
+  ] = await Promise.all([
+    import('./output.js'),
+    import('../data/preference-records.js'),
+    import('../training/options.js'),
+    import('../training/preference.js'),
+    import('./training-run.js'),
+  ]);
+  const { beta, loss, labelSmoothing, sftWeight } = options;
+  const training = resolvePreference({ ...optimizerOptions(options), beta, loss, labelSmoothing, sftWeight });
+  checkInput('--data', options.data);
+  checkOutputFolder(options.output, options.overwrite ?? false);
+  const model = await openEngine(options, context.signal);
+  try {
+    const trees = await readPreferenceTrees(options.data, model.limits);
+    context.log.info(`dpo: ${trees.length} records`);
+    const { reference: directory, device, dtype } = options;
+    const reference =
+      directory === undefined ? undefined : await openEngine({ model: directory, device, dtype }, context.signal);
+    try {
+      return await trainIntoFolder('dpo', options, context, model, (hooks) =>
+        trainPreference(model.engine, trees, training, reference ? { ...hooks, reference: reference.engine } : hooks),
+      );
+    } finally {
+      await reference?.engine.dispose();
+    }
+  } finally {
+    await model.engine.dispose();
+  }
+}

@@ -1,0 +1,81 @@
+// Options that the loop's commands share: the prompt format, the judge, and opening a model with its prompts.
+
+import { type Command, Option } from 'commander';
+import type { z } from 'zod';
+import { describeIssues } from '../config/issues.js';
+import { type JudgeConfig, judgeSchema } from '../config/recipe.js';
+import { StepwardError } from '../errors.js';
+import type { Policy } from '../loop/policy.js';
+import { type ModelOptions, number, wholeNumber } from './shared.js';
+
+export interface FormatOptions {
+  format?: string;
+}
+
+export interface JudgeOptions {
+  judge: JudgeConfig['mode'];
+  orders?: JudgeConfig['orders'];
+  judgeTemperature: number;
+  judgeMaxTokens: number;
+}
+
+export function addFormatOption(command: Command): Command {
+  return command.option(
+    '--format <file>',
+    "prompt format, JSON or YAML (default: the model's stepward.json, else built in)",
+  );
+}
+
+/** --judge --judge-temperature --judge-max-tokens, and --orders unless it is left out. */
+export function addJudgeOptions(command: Command, { orders = true } = {}): Command {
+  command
+    .addOption(
+      new Option('--judge <mode>', 'critique: reasons, then the verdict; readout: label probabilities')
+        .choices(['critique', 'readout'])
+        .default('critique'),
+    )
+    .option('--judge-temperature <t>', '0: greedy', number(0), 0)
+    .option('--judge-max-tokens <n>', 'longest critique', wholeNumber(1), 512);
+  if (!orders) return command;
+  const option = new Option('--orders <orders>', 'both: every pair in both orders; random: one order per pair');
+  return command.addOption(option.choices(['both', 'random']).default('both'));
+}
+
+export function judgeConfig(options: JudgeOptions): JudgeConfig {
+  return configOf(judgeSchema, {
+    mode: options.judge,
+    ...(options.orders === undefined ? {} : { orders: options.orders }),
+    temperature: options.judgeTemperature,
+    max_tokens: options.judgeMaxTokens,
+  });
+}
+
+/** A part of the recipe made from options: the same checks, the option's name in the message. */
+export function configOf<T>(schema: z.ZodType<T>, value: object): T {
+  const result = schema.safeParse(value);
+  if (!result.success) {
+    const place = (path: readonly PropertyKey[]) => `--${String(path[0]).replaceAll('_', '-')}`;
+    throw new StepwardError('INVALID_ARGUMENT', describeIssues(result.error, schema, value, place));
+  }
+  return result.data;
+}
+
+export interface OpenedPolicy {
+  policy: Policy;
+  loadSeconds: number;
+}
+
+/** Loads a model folder with its tokenizer and prompts. Dispose the policy when done. */
+export async function openModel(options: ModelOptions & FormatOptions, signal: AbortSignal): Promise<OpenedPolicy> {
+  const start = performance.now();
+  const [{ openPolicy }, { readFormat }, { setThreads }] = await Promise.all([
+    import('../loop/policy.js'),
+    import('../prompts/load.js'),
+    import('../native/system.js'),
+  ]);
+  const format = options.format === undefined ? undefined : readFormat(options.format);
+  if (options.threads !== undefined) setThreads(options.threads);
+  const { model: directory, device, dtype } = options;
+  const policy = await openPolicy({ directory, device, dtype, signal }, format);
+  return { policy, loadSeconds: (performance.now() - start) / 1000 };
+}

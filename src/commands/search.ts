@@ -1,0 +1,148 @@
+// `stepward search`: step search over a file of problems with the model as its own judge. Writes search.jsonl and
+// pairs.jsonl.
+
+import { join } from 'node:path';
+import { type Command, Option } from 'commander';
+import { type SearchConfig, type SelectConfig, searchSchema, selectSchema } from '../config/recipe.js';
+import {
+  addFormatOption,
+  addJudgeOptions,
+  configOf,
+  type FormatOptions,
+  type JudgeOptions,
+  judgeConfig,
+  openModel,
+} from './loop-options.js';
+import {
+  addModelOptions,
+  type CommandContext,
+  checkInput,
+  type ModelOptions,
+  number,
+  peakBytes,
+  runCommand,
+  wholeNumber,
+} from './shared.js';
+
+interface SearchCommandOptions extends ModelOptions, FormatOptions, JudgeOptions {
+  input: string;
+  output: string;
+  overwrite?: boolean;
+  width: number;
+  temperature: number;
+  topP: number;
+  topK: number;
+  maxSteps: number;
+  maxStepTokens: number;
+  merge: boolean;
+  truncated: SearchConfig['truncated'];
+  minMargin: number;
+  maxRollbacks: number;
+  onUnanimous: SelectConfig['on_unanimous'];
+  tieChosen: SelectConfig['tie_chosen'];
+  tieRejected: SelectConfig['tie_rejected'];
+  pairWeight: SelectConfig['pair_weight'];
+}
+
+const SEARCH = searchSchema.parse({});
+const SELECT = selectSchema.parse({});
+
+export function registerSearch(program: Command): void {
+  const command = program
+    .command('search')
+    .description('search for solutions step by step, judged by the model itself: {id, problem, answer?}')
+    .requiredOption('--input <file>', 'problems, JSON lines')
+    .requiredOption('--output <dir>', 'folder for search.jsonl and pairs.jsonl')
+    .option('--overwrite', 'replace files of an earlier search there')
+    .option('--width <n>', 'candidates per step', wholeNumber(2), SEARCH.width)
+    .option('--temperature <t>', 'of the candidates', number(0), SEARCH.temperature)
+    .option('--top-p <p>', 'keep the likeliest tokens of this mass, 1: all', number(0, 1), SEARCH.top_p)
+    .option('--top-k <k>', 'keep the k likeliest tokens, 0: all', wholeNumber(0), SEARCH.top_k)
+    .option('--max-steps <n>', 'most steps of a solution', wholeNumber(1), SEARCH.max_steps)
+    .option('--max-step-tokens <n>', 'most tokens of a step', wholeNumber(1), SEARCH.max_step_tokens)
+    .option('--no-merge', 'judge identical candidates against each other')
+    .addOption(choice('--truncated <what>', 'steps cut off by --max-step-tokens', ['drop', 'keep'], SEARCH.truncated))
+    .option('--min-margin <wins>', 'least difference of wins for a pair', number(0), SELECT.min_margin)
+    .option(
+      '--max-rollbacks <n>',
+      'steps back per problem where wins have no spread',
+      wholeNumber(0),
+      SELECT.max_rollbacks,
+    )
+    .addOption(
+      choice('--on-unanimous <what>', 'all samples the same step', ['accept', 'rollback'], SELECT.on_unanimous),
+    )
+    .addOption(choice('--tie-chosen <rule>', 'equal most wins', ['count', 'logprob', 'first'], SELECT.tie_chosen))
+    .addOption(choice('--tie-rejected <rule>', 'equal fewest wins', ['count', 'logprob', 'first'], SELECT.tie_rejected))
+    .addOption(choice('--pair-weight <rule>', 'weight of a pair', ['one', 'margin'], SELECT.pair_weight));
+  addModelOptions(addFormatOption(addJudgeOptions(command))).action(runCommand(run));
+}
+
+function choice(flags: string, description: string, choices: string[], value: string): Option {
+  return new Option(flags, description).choices(choices).default(value);
+}
+
+async function run(options: SearchCommandOptions, { signal }: CommandContext): Promise<object> {
+  const [
+    { Grader },
+    { writeTrees },
+    { searchSteps },
+    { readProblems },
+    { checkOutputFolder, writeFolder },
+    { Progress },
+  ] = await Promise.all([
+    import('../eval/grader.js'),
+    import('../loop/iteration.js'),
+    import('../loop/search.js'),
+    import('../loop/records.js'),
+    import('./output.js'),
+    import('../progress.js'),
+  ]);
+  const search = configOf(searchSchema, {
+    width: options.width,
+    temperature: options.temperature,
+    top_p: options.topP,
+    top_k: options.topK,
+    max_steps: options.maxSteps,
+    max_step_tokens: options.maxStepTokens,
+    merge: options.merge,
+    truncated: options.truncated,
+  });
+  const select = configOf(selectSchema, {
+    min_margin: options.minMargin,
+    max_rollbacks: options.maxRollbacks,
+    on_unanimous: options.onUnanimous,
+    tie_chosen: options.tieChosen,
+    tie_rejected: options.tieRejected,
+    pair_weight: options.pairWeight,
+  });
+  const judge = judgeConfig(options);
+  checkInput('--input', options.input);
+  checkOutputFolder(options.output, options.overwrite ?? false);
+  const { problems, answers } = await readProblems(options.input);
+  const { policy, loadSeconds } = await openModel(options, signal);
+  const grader = new Grader();
+  try {
+    const start = performance.now();
+    const progress = new Progress({ label: 'search', total: problems.length, unit: 'problems' });
+    const { trees, counts } = await searchSteps(policy, problems, {
+      search,
+      judge,
+      select,
+      seed: options.seed,
+      signal,
+      onProgress: ({ done, round, phase }) => progress.update(done, `step ${round}, ${phase}`),
+    });
+    progress.update(problems.length);
+    progress.finish('');
+    const seconds = (performance.now() - start) / 1000;
+    const summary = await writeFolder(options.output, (folder) => {
+      const paths = { search: join(folder, 'search.jsonl'), pairs: join(folder, 'pairs.jsonl') };
+      return writeTrees(policy, trees, answers, counts, { recipe: { select }, grader }, paths);
+    });
+    return { records: problems.length, ...summary, seconds, load_seconds: loadSeconds, peak_bytes: peakBytes() };
+  } finally {
+    await grader.close();
+    await policy.dispose();
+  }
+}

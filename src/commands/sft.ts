@@ -1,0 +1,41 @@
+// `stepward sft`: supervised fine-tuning on completions or chats.
+
+import type { Command } from 'commander';
+import { addModelOptions, type CommandContext, checkInput, openEngine, runCommand } from './shared.js';
+import { addTrainingOptions, optimizerOptions, type TrainingCommandOptions } from './training-options.js';
+
+export interface SftCommandOptions extends TrainingCommandOptions {
+  appendEos: boolean;
+}
+
+export function registerSft(program: Command): void {
+  const command = program
+    .command('sft')
+    .description('fine-tune on {prompt, completion}, {prompt_ids, completion_ids} or {messages}')
+    .option('--no-append-eos', 'leave text completions as they are: no EOS at their end');
+  addTrainingOptions(addModelOptions(command), 1e-5, 'examples').action(runCommand(run));
+}
+
+export async function run(options: SftCommandOptions, context: CommandContext): Promise<object> {
+  const [{ checkOutputFolder }, { readSftExamples }, { resolveOptimizer }, { trainSft }, { trainIntoFolder }] =
+    await Promise.all([
+      import('./output.js'),
+      import('../data/sft-records.js'),
+      import('../training/options.js'),
+      import('../training/sft.js'),
+      import('./training-run.js'),
+    ]);
+  const training = resolveOptimizer(optimizerOptions(options), options.lr);
+  checkInput('--data', options.data);
+  checkOutputFolder(options.output, options.overwrite ?? false);
+  const model = await openEngine(options, context.signal);
+  try {
+    const examples = await readSftExamples(options.data, model.limits, { appendEos: options.appendEos });
+    context.log.info(`sft: ${examples.length} examples`);
+    return await trainIntoFolder('sft', options, context, model, (hooks) =>
+      trainSft(model.engine, examples, training, hooks),
+    );
+  } finally {
+    await model.engine.dispose();
+  }
+}

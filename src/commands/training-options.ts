@@ -1,0 +1,69 @@
+// Options that `sft` and `dpo` share, and their way to OptimizerOptions.
+
+import { type Command, Option } from 'commander';
+import type { OptimizerOptions, ScheduleKind } from '../training/types.js';
+import { type ModelOptions, number, wholeNumber } from './shared.js';
+
+export interface TrainingCommandOptions extends ModelOptions {
+  data: string;
+  output: string;
+  overwrite?: boolean;
+  optimizer: 'adamw' | 'sgd';
+  lr: number;
+  schedule: ScheduleKind;
+  warmup: number;
+  batchSize: number;
+  epochs: number;
+  maxSteps?: number;
+  maxGradNorm?: number;
+  weightDecay: number;
+  microBatchTokens: number;
+  shuffle: boolean;
+  loraRank?: number;
+  loraAlpha?: number;
+  loraTargets?: string;
+}
+
+export function addTrainingOptions(command: Command, defaultLearningRate: number, counted: string): Command {
+  return command
+    .requiredOption('--data <file>', 'training records, JSON lines')
+    .requiredOption('--output <dir>', 'new folder for the trained model and train.jsonl')
+    .option('--overwrite', 'allow an output folder that has files in it')
+    .addOption(new Option('--optimizer <name>', 'optimiser').choices(['adamw', 'sgd']).default('adamw'))
+    .option('--lr <rate>', 'peak learning rate', number(0), defaultLearningRate)
+    .addOption(
+      new Option('--schedule <name>', 'learning rate after warm-up')
+        .choices(['constant', 'linear', 'cosine'])
+        .default('linear'),
+    )
+    .option('--warmup <n>', 'warm-up: below 1 a share of the steps, else steps', number(0), 0)
+    .option('--batch-size <n>', `${counted} per optimiser step`, wholeNumber(1), 32)
+    .option('--epochs <n>', 'passes over the data', number(0), 1)
+    .option('--max-steps <n>', 'optimiser steps; overrides --epochs', wholeNumber(1))
+    .option(
+      '--max-grad-norm <norm>',
+      'clip gradients to this global norm, 0: never (default: 1, with sgd 0)',
+      number(0),
+    )
+    .option('--weight-decay <x>', 'decoupled weight decay of matrices', number(0), 0)
+    .option('--micro-batch-tokens <n>', 'tokens per forward pass', wholeNumber(1), 8192)
+    .option('--no-shuffle', 'take the records in file order')
+    .option('--lora-rank <n>', 'train LoRA adapters of this rank instead of the weights', wholeNumber(1))
+    .option('--lora-alpha <x>', 'LoRA scale is alpha / rank (default: 2 * rank)', number(0))
+    .option('--lora-targets <names>', 'comma-separated layers, e.g. q_proj,v_proj (default: all seven)');
+}
+
+export function optimizerOptions(options: TrainingCommandOptions): OptimizerOptions {
+  const { lr, loraRank, loraAlpha, loraTargets, ...rest } = options;
+  return {
+    ...rest,
+    learningRate: lr,
+    ...(loraRank !== undefined && {
+      lora: {
+        rank: loraRank,
+        ...(loraAlpha !== undefined && { alpha: loraAlpha }),
+        ...(loraTargets !== undefined && { targets: loraTargets.split(',').map((name) => name.trim()) }),
+      },
+    }),
+  };
+}

@@ -1,0 +1,190 @@
+// Builds ForestData, the flat form of token trees that the engine takes. ForestBuilder takes segments as they are
+// given; PrefixForest takes whole sequences and finds their common prefixes. Neither checks token ids: the engine does.
+
+import { StepwardError } from '../errors.js';
+import type { ForestData } from '../native/contract.js';
+
+/** Trees grown segment by segment, in any order. */
+export class ForestBuilder {
+  readonly #ids: Int32Array[] = [];
+  readonly #parents: number[] = [];
+
+  /** A new tree; the handle of its root segment. */
+  root(ids: ArrayLike<number>): number {
+    return this.#push(-1, ids);
+  }
+
+  /** A segment after `parent`; its handle. */
+  child(parent: number, ids: ArrayLike<number>): number {
+    if (!Number.isInteger(parent) || parent < 0 || parent >= this.#ids.length) {
+      throw new StepwardError('INVALID_ARGUMENT', `parent: expected a handle below ${this.#ids.length}, got ${parent}`);
+    }
+    return this.#push(parent, ids);
+  }
+
+  get size(): number {
+    return this.#ids.length;
+  }
+
+  /** `segments[handle]` is the segment's index in the forest: the segments of each tree are made contiguous. */
+  build(): { forest: ForestData; segments: Int32Array } {
+    const count = this.#ids.length;
+    const tree = new Int32Array(count);
+    const treeSize: number[] = [];
+    for (let handle = 0; handle < count; handle++) {
+      const parent = this.#parents[handle] as number;
+      tree[handle] = parent < 0 ? treeSize.push(0) - 1 : (tree[parent] as number);
+      treeSize[tree[handle] as number] = (treeSize[tree[handle] as number] as number) + 1;
+    }
+    const next = new Int32Array(treeSize.length);
+    for (let t = 1; t < treeSize.length; t++) next[t] = (next[t - 1] as number) + (treeSize[t - 1] as number);
+    const segments = new Int32Array(count);
+    const order = new Int32Array(count);
+    for (let handle = 0; handle < count; handle++) {
+      const index = next[tree[handle] as number] as number;
+      next[tree[handle] as number] = index + 1;
+      segments[handle] = index;
+      order[index] = handle;
+    }
+    return { forest: layOut(order, this.#ids, this.#parents, segments), segments };
+  }
+
+  #push(parent: number, ids: ArrayLike<number>): number {
+    this.#parents.push(parent);
+    return this.#ids.push(Int32Array.from(ids)) - 1;
+  }
+}
+
+function layOut(order: Int32Array, ids: Int32Array[], parents: number[], segments: Int32Array): ForestData {
+  const offsets = new Int32Array(order.length + 1);
+  for (let s = 0; s < order.length; s++) {
+    offsets[s + 1] = (offsets[s] as number) + (ids[order[s] as number] as Int32Array).length;
+  }
+  const tokens = new Int32Array(offsets[order.length] as number);
+  const flatParents = new Int32Array(order.length);
+  for (let s = 0; s < order.length; s++) {
+    const handle = order[s] as number;
+    const parent = parents[handle] as number;
+    tokens.set(ids[handle] as Int32Array, offsets[s]);
+    flatParents[s] = parent < 0 ? -1 : (segments[parent] as number);
+  }
+  return { tokens, offsets, parents: flatParents };
+}
+
+/** One edge of the radix tree with its tokens. */
+class RadixNode {
+  readonly children = new Map<number, RadixNode>();
+
+  constructor(
+    public ids: Int32Array,
+    public parent: RadixNode | undefined,
+  ) {}
+}
+
+/** A place where an inserted sequence ends. Stays valid while the tree grows. */
+export type RadixEnd = RadixNode;
+
+/** Token sequences stored as a radix tree: one tree per key, each distinct prefix once. */
+export class RadixForest {
+  readonly #trees = new Map<number | string, Map<number, RadixNode>>();
+  #tokens = 0;
+
+  /** Tokens stored so far: what a forward pass over the forest computes. */
+  get tokens(): number {
+    return this.#tokens;
+  }
+
+  /**
+   * Inserts the sequence `ids` under `tree`, or after `from` where that is given (then `tree` is not read); where it
+   * ends. The end is always the end of a segment. An empty sequence after `from` ends at `from`.
+   */
+  insert(ids: ArrayLike<number>, tree: number | string, from?: RadixEnd): RadixEnd {
+    let siblings = from?.children ?? this.#trees.get(tree);
+    if (!siblings) {
+      siblings = new Map();
+      this.#trees.set(tree, siblings);
+    }
+    let node = from;
+    for (let i = 0; i < ids.length; ) {
+      const next: RadixNode | undefined = siblings.get(ids[i] as number);
+      if (!next) {
+        const leaf = new RadixNode(Int32Array.from(ids).subarray(i), node);
+        siblings.set(leaf.ids[0] as number, leaf);
+        this.#tokens += leaf.ids.length;
+        return leaf;
+      }
+      let shared = 1;
+      while (shared < next.ids.length && i + shared < ids.length && next.ids[shared] === ids[i + shared]) shared++;
+      node = shared === next.ids.length ? next : splitAt(next, shared, siblings);
+      siblings = node.children;
+      i += shared;
+    }
+    if (!node) throw new StepwardError('INVALID_ARGUMENT', 'a sequence needs at least one token, got none');
+    return node;
+  }
+
+  /** The forest, and where each node went. Trees keep the order in which they were first given. */
+  build(): { forest: ForestData; indexOf: Map<RadixEnd, number> } {
+    const indexOf = new Map<RadixEnd, number>();
+    const nodes: RadixNode[] = [];
+    for (const roots of this.#trees.values()) {
+      for (const root of roots.values()) {
+        const open = [root];
+        for (let node = open.pop(); node; node = open.pop()) {
+          indexOf.set(node, nodes.push(node) - 1);
+          open.push(...[...node.children.values()].reverse());
+        }
+      }
+    }
+    const offsets = new Int32Array(nodes.length + 1);
+    for (const [s, node] of nodes.entries()) offsets[s + 1] = (offsets[s] as number) + node.ids.length;
+    const tokens = new Int32Array(offsets[nodes.length] as number);
+    const parents = new Int32Array(nodes.length);
+    for (const [s, node] of nodes.entries()) {
+      tokens.set(node.ids, offsets[s]);
+      parents[s] = node.parent ? (indexOf.get(node.parent) as number) : -1;
+    }
+    return { forest: { tokens, offsets, parents }, indexOf };
+  }
+
+  /** Segments on the way from `from` (left out; undefined: from the root) to `end`, outermost first. */
+  static path(end: RadixEnd, from?: RadixEnd): RadixEnd[] {
+    const path: RadixNode[] = [];
+    for (let node: RadixNode | undefined = end; node && node !== from; node = node.parent) path.push(node);
+    return path.reverse();
+  }
+}
+
+/** Puts a new node above `node` that takes its first `count` tokens. `node` keeps its end, so handles stay valid. */
+function splitAt(node: RadixNode, count: number, siblings: Map<number, RadixNode>): RadixNode {
+  const upper = new RadixNode(node.ids.slice(0, count), node.parent);
+  node.ids = node.ids.slice(count);
+  node.parent = upper;
+  upper.children.set(node.ids[0] as number, node);
+  siblings.set(upper.ids[0] as number, upper);
+  return upper;
+}
+
+/**
+ * Whole sequences in, shared prefixes found token by token: sequences of the same `tree` share their longest common
+ * prefixes, sequences of different ones never share.
+ */
+export class PrefixForest {
+  readonly #radix = new RadixForest();
+  readonly #ends: RadixEnd[] = [];
+
+  /** Adds a sequence of at least one token; its handle. */
+  add(ids: ArrayLike<number>, tree: number | string = 0): number {
+    return this.#ends.push(this.#radix.insert(ids, tree)) - 1;
+  }
+
+  get tokens(): number {
+    return this.#radix.tokens;
+  }
+
+  /** `nodes[handle]` is the segment at whose end that sequence ends. */
+  build(): { forest: ForestData; nodes: Int32Array } {
+    const { forest, indexOf } = this.#radix.build();
+    return { forest, nodes: Int32Array.from(this.#ends, (end) => indexOf.get(end) as number) };
+  }
+}

@@ -1,0 +1,116 @@
+// The records of `dpo`: pairs as text or ids, Step-DPO's form, and whole trees. All become PreferenceTrees. Text
+// completions get no special tokens and no EOS: only a step that ended its solution has one, and then in its text or ids.
+
+import { z } from 'zod';
+import type { PreferenceStep, PreferenceTree } from '../training/types.js';
+import { idField, idsField, type RecordLimits, type RecordReader, readRecords } from './records.js';
+
+const weight = z.number().min(0).optional();
+const prompt = { prompt: z.string().optional(), prompt_ids: idsField.optional() };
+
+const pairSchema = z.looseObject({
+  id: idField,
+  ...prompt,
+  initial_reason_steps: z.string().optional(),
+  chosen: z.string().optional(),
+  chosen_ids: idsField.optional(),
+  rejected: z.string().optional(),
+  rejected_ids: idsField.optional(),
+  weight,
+});
+
+const stepSchema = z.looseObject({
+  chosen: z.string().optional(),
+  chosen_ids: idsField.optional(),
+  rejected: z.array(z.looseObject({ text: z.string().optional(), ids: idsField.optional(), weight })).default([]),
+});
+
+const treeSchema = z.looseObject({ id: idField, ...prompt, steps: z.array(stepSchema).min(1) });
+
+type PairRecord = z.infer<typeof pairSchema>;
+type TreeRecord = z.infer<typeof treeSchema>;
+
+/** Trees in file order. Throws INVALID_DATA, TOKEN_OUT_OF_RANGE and CONTEXT_TOO_LONG naming file, line and field. */
+export async function readPreferenceTrees(path: string, limits: RecordLimits): Promise<PreferenceTree[]> {
+  const trees: PreferenceTree[] = [];
+  const schemaOf = (value: Record<string, unknown>): z.ZodType<PairRecord | TreeRecord> =>
+    'steps' in value ? treeSchema : pairSchema;
+  for await (const reader of readRecords(path, limits, schemaOf)) {
+    const tree =
+      'steps' in reader.record
+        ? readTree(reader as RecordReader<TreeRecord>)
+        : readPair(reader as RecordReader<PairRecord>);
+    const { id } = reader.record;
+    trees.push(id === undefined ? tree : { ...tree, id: String(id) });
+  }
+  return trees;
+}
+
+function readPair(reader: RecordReader<PairRecord>): PreferenceTree {
+  const { record } = reader;
+  const promptIds = readPrompt(reader);
+  const context = record.initial_reason_steps
+    ? [...promptIds, ...reader.text('initial_reason_steps', record.initial_reason_steps)]
+    : promptIds;
+  const chosen = completion(reader, 'chosen', record.chosen, record.chosen_ids);
+  const rejected = completion(reader, 'rejected', record.rejected, record.rejected_ids);
+  differ(reader, 'rejected', chosen, rejected);
+  reader.fits('record', { prompt: context.length, 'longer completion': Math.max(chosen.length, rejected.length) });
+  return { promptIds: context, steps: [{ chosenIds: chosen, rejected: [withWeight(rejected, record.weight)] }] };
+}
+
+function readTree(reader: RecordReader<TreeRecord>): PreferenceTree {
+  const { record } = reader;
+  const promptIds = readPrompt(reader);
+  const steps: PreferenceStep[] = [];
+  let context = promptIds.length;
+  let pairs = 0;
+  for (const [k, step] of record.steps.entries()) {
+    const name = `steps[${k}].`;
+    const chosenIds = completion(reader, `${name}chosen`, step.chosen, step.chosen_ids);
+    const rejected = step.rejected.map((candidate, i) => {
+      const field = `${name}rejected[${i}]`;
+      const ids = candidate.ids ? reader.checkIds(`${field}.ids`, candidate.ids) : undefined;
+      const given = ids ?? (candidate.text === undefined ? undefined : reader.text(`${field}.text`, candidate.text));
+      if (!given) throw reader.error(field, 'expected the key ids or text, found neither');
+      reader.notEmpty(field, given);
+      differ(reader, field, chosenIds, given);
+      return withWeight(given, candidate.weight);
+    });
+    const longest = rejected.reduce((length, { ids }) => Math.max(length, ids.length), chosenIds.length);
+    reader.fits(`steps[${k}]`, { 'prompt and steps before': context, 'longest candidate': longest });
+    steps.push({ chosenIds, rejected });
+    context += chosenIds.length;
+    pairs += rejected.length;
+  }
+  if (pairs === 0) throw reader.error('steps', 'expected at least one rejected step, got none');
+  return { promptIds, steps };
+}
+
+function readPrompt(reader: RecordReader<PairRecord | TreeRecord>): number[] {
+  const { prompt: text, prompt_ids: ids } = reader.record;
+  const prompt = reader.field('prompt', text, ids, { special: true });
+  if (!prompt) throw reader.missing('prompt');
+  return reader.notEmpty(ids ? 'prompt_ids' : 'prompt', prompt);
+}
+
+function completion<T>(
+  reader: RecordReader<T>,
+  name: string,
+  text: string | undefined,
+  ids: number[] | undefined,
+): number[] {
+  const found = reader.field(name, text, ids);
+  if (!found) throw reader.missing(name);
+  return reader.notEmpty(ids ? `${name}_ids` : name, found);
+}
+
+function differ<T>(reader: RecordReader<T>, field: string, chosen: number[], rejected: number[]): void {
+  if (chosen.length === rejected.length && chosen.every((id, i) => id === rejected[i])) {
+    throw reader.error(field, `expected other tokens than chosen, got the same ${chosen.length}`);
+  }
+}
+
+function withWeight(ids: number[], weight: number | undefined): { ids: number[]; weight?: number } {
+  return weight === undefined ? { ids } : { ids, weight };
+}

@@ -1,0 +1,198 @@
+// From lines of a file to checked token ids: what all record forms share, and the records of `score` and `generate`.
+// Every error names FILE:LINE and the field; all lines are checked before any of them is used.
+
+import { z } from 'zod';
+import { describeIssues } from '../config/issues.js';
+import { StepwardError } from '../errors.js';
+import type { TextCodec } from './codec.js';
+import { clip, readJsonl } from './jsonl.js';
+
+/** What the records of a model must fit. */
+export interface RecordLimits {
+  /** Named where text comes without a tokenizer. */
+  directory: string;
+  codec: TextCodec | undefined;
+  vocabSize: number;
+  maxPositions: number;
+}
+
+export const idField = z.union([z.string(), z.number()]).optional();
+export const idsField = z.array(z.number().int());
+
+/** A line that fits `schema`, and the means to read its fields as ids. */
+export class RecordReader<T> {
+  constructor(
+    readonly path: string,
+    readonly line: number,
+    readonly record: T,
+    readonly limits: RecordLimits,
+  ) {}
+
+  error(
+    field: string,
+    message: string,
+    code: 'INVALID_DATA' | 'TOKEN_OUT_OF_RANGE' | 'CONTEXT_TOO_LONG' = 'INVALID_DATA',
+  ): StepwardError {
+    return new StepwardError(code, `${this.path}:${this.line}: ${field}: ${message}`);
+  }
+
+  /**
+   * The ids of a field that stands as `name` (text) or `name_ids`; ids win where both stand. `special`: text is encoded
+   * as a whole prompt by the tokenizer's defaults; else as a continuation. Undefined where neither is there.
+   */
+  field(
+    name: string,
+    text: string | undefined,
+    ids: number[] | undefined,
+    options: { special?: boolean } = {},
+  ): number[] | undefined {
+    if (ids) return this.checkIds(`${name}_ids`, ids);
+    if (text === undefined) return undefined;
+    return this.text(name, text, options);
+  }
+
+  text(field: string, text: string, options: { special?: boolean } = {}): number[] {
+    return this.codec(field).encode(text, options.special ? { special: true } : { continuation: true });
+  }
+
+  codec(field: string): TextCodec {
+    if (this.limits.codec) return this.limits.codec;
+    const directory = this.limits.directory;
+    throw this.error(field, `expected token ids (${field}_ids), got text, and ${directory} has no tokenizer.json`);
+  }
+
+  missing(name: string): StepwardError {
+    return this.error(name, `expected text, or ids as ${name}_ids, which is missing`);
+  }
+
+  checkIds(field: string, ids: number[]): number[] {
+    const { vocabSize } = this.limits;
+    for (const [i, id] of ids.entries()) {
+      if (id < 0 || id >= vocabSize) {
+        throw this.error(
+          `${field}[${i}]`,
+          `expected a token id from 0 to ${vocabSize - 1}, got ${id}`,
+          'TOKEN_OUT_OF_RANGE',
+        );
+      }
+    }
+    return ids;
+  }
+
+  notEmpty(field: string, ids: number[]): number[] {
+    if (ids.length === 0) throw this.error(field, 'expected at least one token, got none');
+    return ids;
+  }
+
+  /** `parts`: lengths by what they are, as they follow each other in the longest sequence. */
+  fits(field: string, parts: Record<string, number>): void {
+    const total = Object.values(parts).reduce((sum, length) => sum + length, 0);
+    if (total <= this.limits.maxPositions) return;
+    const listed = Object.entries(parts).map(([name, length]) => `${name} ${length}`);
+    throw this.error(
+      field,
+      `expected at most ${this.limits.maxPositions} tokens, the model's positions, got ${total} (${listed.join(' + ')})`,
+      'CONTEXT_TOO_LONG',
+    );
+  }
+}
+
+/** Lines that fit a schema. `schemaOf` may choose it by what the line holds. */
+export async function* readRecords<T>(
+  path: string,
+  limits: RecordLimits,
+  schemaOf: (value: Record<string, unknown>) => z.ZodType<T>,
+): AsyncGenerator<RecordReader<T>> {
+  let count = 0;
+  for await (const { line, value } of readJsonl(path)) {
+    if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+      throw new StepwardError(
+        'INVALID_DATA',
+        `${path}:${line}: expected a JSON object, got ${clip(JSON.stringify(value))}`,
+      );
+    }
+    const schema = schemaOf(value as Record<string, unknown>);
+    const result = schema.safeParse(value);
+    if (!result.success)
+      throw new StepwardError(
+        'INVALID_DATA',
+        describeIssues(result.error, schema, value, () => `${path}:${line}`),
+      );
+    count++;
+    yield new RecordReader(path, line, result.data, limits);
+  }
+  if (count === 0) throw new StepwardError('INVALID_DATA', `${path}: expected at least one record, got none`);
+}
+
+export interface ScoreRecord {
+  id: string | number;
+  promptIds: number[];
+  steps: number[][];
+  candidates: number[][];
+}
+
+const scoreSchema = z.looseObject({
+  id: idField,
+  prompt: z.string().optional(),
+  prompt_ids: idsField.optional(),
+  steps: z.array(z.string()).optional(),
+  steps_ids: z.array(idsField).optional(),
+  candidates: z.array(z.string()).optional(),
+  candidates_ids: z.array(idsField).optional(),
+});
+
+/** Ids default to the line number. */
+export async function readScoreRecords(path: string, limits: RecordLimits): Promise<ScoreRecord[]> {
+  const records: ScoreRecord[] = [];
+  for await (const reader of readRecords(path, limits, () => scoreSchema)) {
+    const { record, line } = reader;
+    const promptIds = promptOf(reader);
+    const steps = listOf(reader, 'steps', record.steps, record.steps_ids);
+    const candidates = listOf(reader, 'candidates', record.candidates, record.candidates_ids);
+    if (steps.length + candidates.length === 0) {
+      throw reader.error('steps', 'expected steps or candidates to score, found neither');
+    }
+    reader.fits('record', {
+      prompt: promptIds.length,
+      steps: steps.reduce((sum, ids) => sum + ids.length, 0),
+      'longest candidate': candidates.reduce((longest, ids) => Math.max(longest, ids.length), 0),
+    });
+    records.push({ id: record.id ?? line, promptIds, steps, candidates });
+  }
+  return records;
+}
+
+export interface GenerateRecord {
+  id: string | number;
+  promptIds: number[];
+}
+
+const generateSchema = z.looseObject({ id: idField, prompt: z.string().optional(), prompt_ids: idsField.optional() });
+
+/** Ids default to the line number. A prompt must leave room for one new token. */
+export async function readGenerateRecords(path: string, limits: RecordLimits): Promise<GenerateRecord[]> {
+  const records: GenerateRecord[] = [];
+  for await (const reader of readRecords(path, limits, () => generateSchema)) {
+    const promptIds = promptOf(reader);
+    reader.fits('prompt', { prompt: promptIds.length, 'one new token': 1 });
+    records.push({ id: reader.record.id ?? reader.line, promptIds });
+  }
+  return records;
+}
+
+function promptOf(reader: RecordReader<{ prompt?: string | undefined; prompt_ids?: number[] | undefined }>): number[] {
+  const { prompt, prompt_ids } = reader.record;
+  const ids = reader.field('prompt', prompt, prompt_ids, { special: true });
+  if (!ids) throw reader.missing('prompt');
+  return reader.notEmpty(prompt_ids ? 'prompt_ids' : 'prompt', ids);
+}
+
+function listOf<T>(
+  reader: RecordReader<T>,
+  name: string,
+  texts: string[] | undefined,
+  ids: number[][] | undefined,
+): number[][] {
+  if (ids) return ids.map((list, i) => reader.checkIds(`${name}_ids[${i}]`, list));
+  return (texts ?? []).map((text, i) => reader.text(`${name}[${i}]`, text));
+}

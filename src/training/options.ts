@@ -1,0 +1,111 @@
+// Defaults and checks of training options, the same for the commands and the loop.
+
+import { StepwardError } from '../errors.js';
+import type { TrainerOptions } from '../native/types.js';
+import type { OptimizerOptions, PreferenceOptions } from './types.js';
+
+export type ResolvedOptimizer = Required<Omit<OptimizerOptions, 'maxSteps' | 'lora'>> &
+  Pick<OptimizerOptions, 'maxSteps' | 'lora'>;
+export type ResolvedPreference = ResolvedOptimizer &
+  Required<Pick<PreferenceOptions, 'beta' | 'loss' | 'labelSmoothing' | 'sftWeight'>>;
+
+export const LORA_TARGETS = ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj'];
+const LOSSES = ['sigmoid', 'ipo', 'hinge', 'robust', 'sigmoid_norm'] as const;
+
+/** Throws INVALID_ARGUMENT naming the option. */
+export function resolveOptimizer(given: OptimizerOptions, defaultLearningRate: number): ResolvedOptimizer {
+  const optimizer = given.optimizer ?? 'adamw';
+  const resolved: ResolvedOptimizer = {
+    optimizer: oneOf('optimizer', optimizer, ['adamw', 'sgd']),
+    learningRate: atLeast('learning rate', given.learningRate ?? defaultLearningRate, 0),
+    schedule: oneOf('schedule', given.schedule ?? 'linear', ['constant', 'linear', 'cosine']),
+    warmup: atLeast('warmup', given.warmup ?? 0, 0),
+    batchSize: integer('batch size', given.batchSize ?? 32, 1),
+    epochs: above('epochs', given.epochs ?? 1, 0),
+    maxSteps: given.maxSteps === undefined ? undefined : integer('max steps', given.maxSteps, 1),
+    maxGradNorm: atLeast('max grad norm', given.maxGradNorm ?? (optimizer === 'sgd' ? 0 : 1), 0),
+    weightDecay: atLeast('weight decay', given.weightDecay ?? 0, 0),
+    beta1: fraction('beta1', given.beta1 ?? 0.9),
+    beta2: fraction('beta2', given.beta2 ?? 0.999),
+    eps: above('eps', given.eps ?? 1e-8, 0),
+    microBatchTokens: integer('micro-batch tokens', given.microBatchTokens ?? 8192, 1),
+    seed: integer('seed', given.seed ?? 0, 0),
+    shuffle: given.shuffle ?? true,
+    lora: given.lora,
+  };
+  if (resolved.lora) {
+    integer('lora rank', resolved.lora.rank, 1);
+    for (const target of resolved.lora.targets ?? []) oneOf('lora targets', target, LORA_TARGETS);
+  }
+  return resolved;
+}
+
+/** Throws INVALID_ARGUMENT naming the option. */
+export function resolvePreference(given: PreferenceOptions): ResolvedPreference {
+  const loss = oneOf('loss', given.loss ?? 'sigmoid', LOSSES);
+  const labelSmoothing = atLeast('label smoothing', given.labelSmoothing ?? 0, 0);
+  // The robust loss divides by 1 - 2 * smoothing.
+  if (labelSmoothing > 0.5 || (loss === 'robust' && labelSmoothing === 0.5)) {
+    throw invalid(
+      'label smoothing',
+      loss === 'robust' ? 'a number below 0.5' : 'a number of at most 0.5',
+      labelSmoothing,
+    );
+  }
+  return {
+    ...resolveOptimizer(given, 1e-6),
+    beta: above('beta', given.beta ?? 0.1, 0),
+    loss,
+    labelSmoothing,
+    sftWeight: atLeast('sft weight', given.sftWeight ?? 0, 0),
+  };
+}
+
+export function trainerOptions(options: ResolvedOptimizer): TrainerOptions {
+  const { optimizer, beta1, beta2, eps, weightDecay, maxGradNorm, lora, seed } = options;
+  return {
+    optimizer,
+    beta1,
+    beta2,
+    eps,
+    weightDecay,
+    maxGradNorm,
+    ...(lora && {
+      lora: {
+        rank: lora.rank,
+        alpha: lora.alpha ?? 2 * lora.rank,
+        targets: lora.targets ?? LORA_TARGETS,
+        seed: lora.seed ?? seed,
+      },
+    }),
+  };
+}
+
+function invalid(name: string, expected: string, got: unknown): StepwardError {
+  return new StepwardError('INVALID_ARGUMENT', `${name}: expected ${expected}, got ${String(got)}`);
+}
+
+function oneOf<T extends string>(name: string, value: T, allowed: readonly T[]): T {
+  if (!allowed.includes(value)) throw invalid(name, `one of ${allowed.join(', ')}`, value);
+  return value;
+}
+
+function atLeast(name: string, value: number, low: number): number {
+  if (!Number.isFinite(value) || value < low) throw invalid(name, `a number of at least ${low}`, value);
+  return value;
+}
+
+function above(name: string, value: number, low: number): number {
+  if (!Number.isFinite(value) || value <= low) throw invalid(name, `a number above ${low}`, value);
+  return value;
+}
+
+function fraction(name: string, value: number): number {
+  if (!(value >= 0 && value < 1)) throw invalid(name, 'a number from 0 to below 1', value);
+  return value;
+}
+
+function integer(name: string, value: number, low: number): number {
+  if (!Number.isSafeInteger(value) || value < low) throw invalid(name, `a whole number of at least ${low}`, value);
+  return value;
+}

@@ -1,0 +1,165 @@
+// Step-wise DPO over packed trees: pairs are shuffled and cut into optimiser steps, each step is packed into forests,
+// and reference log-probs are computed once, on the packing of the first epoch, so that step 0 is exactly ln 2.
+
+import { StepwardError } from '../errors.js';
+import type { EngineLike, PreferenceBatch, TrainerLike } from '../native/types.js';
+import { PreferenceMeter } from './metrics.js';
+import { type ResolvedPreference, resolvePreference } from './options.js';
+import { flattenTrees, type PackedPairs, type Pair, packForest, packPairs, unpackedTokens } from './pairs.js';
+import { runTraining, throwIfAborted } from './run.js';
+import { type PlannedStep, planSteps } from './steps.js';
+import type { PreferenceOptions, PreferenceTree, TrainingHooks, TrainingSummary } from './types.js';
+
+export type { PreferenceOptions, PreferenceTree, TrainingHooks, TrainingSummary } from './types.js';
+
+/**
+ * Trains the engine's model in place; adapters are merged into it at the end. Throws INVALID_ARGUMENT, NUMERICAL,
+ * CANCELLED and what the engine throws.
+ */
+export async function trainPreference(
+  engine: EngineLike,
+  trees: PreferenceTree[],
+  given: PreferenceOptions = {},
+  hooks: TrainingHooks = {},
+): Promise<TrainingSummary> {
+  const options = resolvePreference(given);
+  const { pairs, orderOf } = flattenTrees(trees);
+  if (pairs.length === 0)
+    throw new StepwardError('INVALID_ARGUMENT', 'preference training: expected at least one pair, got none');
+  const plan = planSteps(pairs.length, (epoch) => orderOf(epoch, options.seed, options.shuffle), options);
+  const pairsOf = (step: PlannedStep): Pair[] => step.items.map((i) => pairs[i] as Pair);
+  const reference = new ReferenceTable(pairs.length);
+
+  return runTraining(
+    engine,
+    plan,
+    {
+      async prepare(trainer) {
+        let computed = 0;
+        const total = Math.min(plan.total, plan.perEpoch);
+        for (const step of plan.steps()) {
+          if (step.index >= total) break;
+          for (const batch of packPairs(pairsOf(step), options.microBatchTokens)) {
+            throwIfAborted(hooks.signal);
+            const packed = packForest(batch);
+            const logprobs = await referenceLogprobs(engine, trainer, packed, options, hooks);
+            reference.store(batch, packed, logprobs);
+            computed += packed.forest.tokens.length;
+          }
+          hooks.onReference?.(step.index + 1, total);
+        }
+        return computed;
+      },
+      async accumulate(trainer, step) {
+        const members = pairsOf(step);
+        const meter = new PreferenceMeter(options.beta);
+        const tokenNorm = members.reduce((sum, pair) => sum + pair.chosen.length, 0);
+        let computedTokens = 0;
+        for (const batch of packPairs(members, options.microBatchTokens)) {
+          const packed = packForest(batch);
+          const result = await trainer.accumulatePreference(
+            nativeBatch(packed, reference.read(batch, packed), options, members.length, tokenNorm),
+            hooks.signal,
+          );
+          meter.addLoss(result.loss);
+          computedTokens += result.computedTokens;
+          for (const [p, pair] of batch.entries()) {
+            meter.addPair(
+              {
+                logprob: result.completionLogprobs[packed.chosen[p] as number] as number,
+                reference: reference.chosen(pair),
+              },
+              {
+                logprob: result.completionLogprobs[packed.rejected[p] as number] as number,
+                reference: reference.rejected(pair),
+              },
+            );
+          }
+        }
+        const tokens = members.reduce((sum, pair) => sum + unpackedTokens(pair), 0);
+        return { loss: meter.loss, tokens, computedTokens, metrics: meter.metrics() };
+      },
+    },
+    options,
+    { pairs: pairs.length },
+    hooks,
+  );
+}
+
+function nativeBatch(
+  packed: PackedPairs,
+  reference: Float32Array,
+  options: ResolvedPreference,
+  pairNorm: number,
+  tokenNorm: number,
+): PreferenceBatch {
+  const { loss, beta, labelSmoothing, sftWeight } = options;
+  return { ...packed, reference, loss, beta, labelSmoothing, sftWeight, pairNorm, tokenNorm };
+}
+
+/** [C] log-prob of each completion under the reference model, by the same packing as in training. */
+async function referenceLogprobs(
+  engine: EngineLike,
+  trainer: TrainerLike,
+  packed: PackedPairs,
+  options: ResolvedPreference,
+  hooks: TrainingHooks,
+): Promise<Float32Array> {
+  const completions = packed.completionOffsets.length - 1;
+  if (!hooks.reference || hooks.reference === engine) {
+    const batch = nativeBatch(packed, new Float32Array(completions), options, packed.chosen.length, 1);
+    return trainer.referenceLogprobs(batch, hooks.signal);
+  }
+  const { forest, completionOffsets, completionSegments } = packed;
+  const scored = new Uint8Array(forest.parents.length);
+  for (const segment of completionSegments) scored[segment] = 1;
+  const { logprobs } = await hooks.reference.score(forest, scored, {
+    maxTokens: Math.max(1, forest.tokens.length),
+    ...(hooks.signal && { signal: hooks.signal }),
+  });
+  return Float32Array.from({ length: completions }, (_, c) => {
+    let sum = 0;
+    for (let k = completionOffsets[c] as number; k < (completionOffsets[c + 1] as number); k++) {
+      const segment = completionSegments[k] as number;
+      for (let t = forest.offsets[segment] as number; t < (forest.offsets[segment + 1] as number); t++)
+        sum += logprobs[t] as number;
+    }
+    return sum;
+  });
+}
+
+/** Reference log-probs by pair: later epochs pack the pairs differently. */
+class ReferenceTable {
+  readonly #chosen: Float32Array;
+  readonly #rejected: Float32Array;
+
+  constructor(pairs: number) {
+    this.#chosen = new Float32Array(pairs).fill(Number.NaN);
+    this.#rejected = new Float32Array(pairs).fill(Number.NaN);
+  }
+
+  store(batch: Pair[], packed: PackedPairs, logprobs: Float32Array): void {
+    for (const [p, pair] of batch.entries()) {
+      this.#chosen[pair.index] = logprobs[packed.chosen[p] as number] as number;
+      this.#rejected[pair.index] = logprobs[packed.rejected[p] as number] as number;
+    }
+  }
+
+  chosen(pair: Pair): number {
+    return this.#chosen[pair.index] as number;
+  }
+
+  rejected(pair: Pair): number {
+    return this.#rejected[pair.index] as number;
+  }
+
+  /** [C] for a packed batch. */
+  read(batch: Pair[], packed: PackedPairs): Float32Array {
+    const values = new Float32Array(packed.completionOffsets.length - 1);
+    for (const [p, pair] of batch.entries()) {
+      values[packed.chosen[p] as number] = this.chosen(pair);
+      values[packed.rejected[p] as number] = this.rejected(pair);
+    }
+    return values;
+  }
+}

@@ -1,0 +1,113 @@
+// What training takes and gives, shared by preference pairs and SFT. No code.
+
+import type { EngineLike, PreferenceLossKind } from '../native/types.js';
+
+/** A trajectory with its judged steps. The chosen steps are the trunk; a step without rejected ones is only trunk. */
+export interface PreferenceTree {
+  id?: string;
+  promptIds: number[];
+  steps: PreferenceStep[];
+}
+
+export interface PreferenceStep {
+  chosenIds: number[];
+  /** weight: default 1. */
+  rejected: { ids: number[]; weight?: number }[];
+}
+
+/** One branch: segments end to end, each token counted `weight` times in the loss; weight 0 is context. */
+export interface SftExample {
+  segments: { ids: number[]; weight: number }[];
+}
+
+export type ScheduleKind = 'constant' | 'linear' | 'cosine';
+
+export interface OptimizerOptions {
+  /** Default adamw. */
+  optimizer?: 'adamw' | 'sgd';
+  /** Peak learning rate. Default 1e-6 (preference), 1e-5 (SFT). */
+  learningRate?: number;
+  /** Default linear. */
+  schedule?: ScheduleKind;
+  /** Below 1: share of the steps, rounded up; else steps. Default 0. */
+  warmup?: number;
+  /** Pairs or examples per optimiser step. Default 32. */
+  batchSize?: number;
+  /** Passes over the data, may be fractional. Default 1. */
+  epochs?: number;
+  /** Stop after this many optimiser steps, repeating the data where needed; overrides epochs. */
+  maxSteps?: number;
+  /** Global norm, 0: no clipping. Default 1 (adamw), 0 (sgd). */
+  maxGradNorm?: number;
+  /** Default 0. */
+  weightDecay?: number;
+  /** Defaults 0.9, 0.999, 1e-8. */
+  beta1?: number;
+  beta2?: number;
+  eps?: number;
+  /** Tokens per forward pass where the data allows. Default 8192. */
+  microBatchTokens?: number;
+  /** Order of the data. Default 0. */
+  seed?: number;
+  /** Default true. */
+  shuffle?: boolean;
+  /** Set: adapters are trained in place of the weights. */
+  lora?: LoraOptions;
+}
+
+export interface LoraOptions {
+  rank: number;
+  /** Default 2 * rank. */
+  alpha?: number;
+  /** Default all seven linear layers of a block. */
+  targets?: string[];
+  /** Default the training seed. */
+  seed?: number;
+}
+
+export interface PreferenceOptions extends OptimizerOptions {
+  /** Default 0.1. */
+  beta?: number;
+  /** Default sigmoid. */
+  loss?: PreferenceLossKind;
+  /** Default 0. */
+  labelSmoothing?: number;
+  /** Weight of the chosen steps' mean negative log-prob in the loss. Default 0. */
+  sftWeight?: number;
+}
+
+export type SftOptions = OptimizerOptions;
+
+export type StepMetrics = Record<string, number>;
+
+export interface TrainingHooks {
+  signal?: AbortSignal;
+  /** Before anything is computed. */
+  onPlan?(totalSteps: number): void;
+  /** While reference log-probs are computed, in optimiser steps of the first epoch. */
+  onReference?(done: number, total: number): void;
+  /** After each optimiser step. A throw ends the training: the weights keep the steps taken. */
+  onStep?(metrics: StepMetrics): void;
+  /** Model that gives the reference log-probs. Default: the engine itself before training. */
+  reference?: EngineLike;
+  /** Adapters trained with `lora` are handed out before they are merged: write them here. */
+  adapterDirectory?: string;
+  /** Base model's name in the adapter's config. */
+  baseModel?: string;
+}
+
+export interface TrainingSummary {
+  steps: number;
+  /** Distinct pairs or examples in the data. */
+  pairs?: number;
+  examples?: number;
+  /** Tokens that training without prefix sharing would have computed. */
+  tokens: number;
+  /** Tokens computed, reference log-probs left out. */
+  computedTokens: number;
+  /** Tokens computed for reference log-probs. */
+  referenceTokens: number;
+  seconds: number;
+  /** Loss of the last step; NaN when no step was taken. */
+  finalLoss: number;
+}

@@ -1,0 +1,136 @@
+// Recipes: defaults, overrides, paths, and errors that name their key and place.
+
+import { readdirSync } from 'node:fs';
+import { describe, expect, it } from 'vitest';
+import { loadRecipe, parseRecipe } from '../../src/config/load.js';
+import { editDistance, nearest } from '../../src/config/nearest.js';
+import { StepwardError } from '../../src/errors.js';
+
+const MINIMAL = `model: ./m1
+problems:
+  source: { file: problems.jsonl }
+`;
+
+function failure(text: string, overrides: string[] = []): StepwardError {
+  try {
+    parseRecipe(text, '/recipes/mine.yaml', 'mine.yaml', overrides);
+  } catch (error) {
+    if (error instanceof StepwardError) return error;
+    throw error;
+  }
+  throw new Error('expected the recipe to be refused');
+}
+
+describe('recipes', () => {
+  it('fills in the defaults of the paper', () => {
+    const recipe = parseRecipe(MINIMAL, '/recipes/mine.yaml');
+    expect(recipe.search).toMatchObject({ width: 6, temperature: 0.5, top_p: 0.95, max_steps: 20 });
+    expect(recipe.problems?.per_iteration).toEqual([400, 800, 1200]);
+    expect(recipe.update).toMatchObject({
+      epochs: 1,
+      lr: 5e-7,
+      batch_size: 32,
+      loss: 'sigmoid',
+      reference: 'previous',
+    });
+    expect(recipe.judge).toMatchObject({ mode: 'critique', orders: 'both' });
+    expect([recipe.name, recipe.iterations]).toEqual(['mine', 3]);
+  });
+
+  it('takes paths from where the recipe lies', () => {
+    const recipe = parseRecipe(`${MINIMAL}evaluate: { source: { file: ../held.jsonl } }\n`, '/recipes/mine.yaml');
+    expect([recipe.model, recipe.problems?.source.file, recipe.evaluate.source?.file]).toEqual([
+      '/recipes/m1',
+      '/recipes/problems.jsonl',
+      '/held.jsonl',
+    ]);
+  });
+
+  it('overrides keys, and makes the maps on the way', () => {
+    const recipe = parseRecipe(MINIMAL, '/r.yaml', 'r.yaml', [
+      'search.width=4',
+      'update.lora.rank=8',
+      'seed=7',
+      'problems.per_iteration=[1, 2]',
+    ]);
+    expect([recipe.search.width, recipe.update.lora?.rank, recipe.seed, recipe.problems?.per_iteration]).toEqual([
+      4,
+      8,
+      7,
+      [1, 2],
+    ]);
+  });
+
+  it.each([
+    ['search: { widht: 4 }', 'mine.yaml:4: unknown key search.widht; did you mean search.width?'],
+    ['serach: {}', 'mine.yaml:4: unknown key serach; did you mean search?'],
+    ['update:\n  learning_rate: 1\n  lrr: 2', 'mine.yaml:6: unknown key update.lrr; did you mean update.lr?'],
+    ['search: { width: six }', 'mine.yaml:4: search.width: expected a number, got "six"'],
+    ['search: { width: 1 }', 'mine.yaml:4: search.width: expected at least 2, got 1'],
+    ['search: { width: 2.5 }', 'mine.yaml:4: search.width: expected a whole number, got 2.5'],
+    ['judge: { mode: guess }', 'mine.yaml:4: judge.mode: expected "critique" or "readout", got "guess"'],
+    ['update: { beta: -0.1 }', 'mine.yaml:4: update.beta: expected more than 0, got -0.1'],
+    ['update: { lora: { alpha: 2 } }', 'mine.yaml:4: update.lora.rank: expected a number, which is missing'],
+    ['evaluate: { source: {} }', 'mine.yaml:4: evaluate.source: expected either file or arithmetic'],
+    [
+      'evaluate: { source: { arithmetic: { split: test, count: 1 } } }',
+      'evaluate.source.arithmetic.split: expected "train" or "search" or "held-out"',
+    ],
+    ['format: { step_delimeter: x }', 'unknown key format.step_delimeter; did you mean format.step_delimiter?'],
+    [
+      'format: { judge: "{problem} {a} {b}" }',
+      'format.judge: expected the slot {steps} exactly once, found it 0 times',
+    ],
+    ['search: { temperature: 0 }', 'search.temperature: expected more than 0, got 0'],
+  ])('%s', (lines, message) => {
+    const error = failure(`${MINIMAL}${lines}\n`);
+    expect(error.message).toContain(message);
+    expect([error.code, error.exitCode]).toEqual(['INVALID_CONFIG', 2]);
+  });
+
+  it('names what is missing, broken or of the wrong shape', () => {
+    expect(failure('problems: {}').message).toContain('model: expected');
+    expect(failure('model: x').message).toContain('problems: expected a map of keys where iterations is above 0');
+    expect(failure('model: [').message).toContain('mine.yaml:1: expected YAML');
+    expect(failure('- a').message).toContain('expected a map of keys at the top');
+    expect(failure(`model: { config: x, sed: 1 }\n${MINIMAL.split('\n').slice(1).join('\n')}`).message).toContain(
+      'unknown key model.sed; did you mean model.seed?',
+    );
+  });
+
+  it('names the override an error comes from', () => {
+    expect(failure(MINIMAL, ['search.widht=4']).message).toContain(
+      '--set search.widht: unknown key search.widht; did you mean search.width?',
+    );
+    expect(failure(MINIMAL, ['serch.width=4']).message).toContain(
+      '--set serch.width: unknown key serch; did you mean search?',
+    );
+    expect(failure(MINIMAL, ['search.width=x']).message).toContain(
+      '--set search.width: search.width: expected a number, got "x"',
+    );
+    expect(failure(MINIMAL, ['width']).message).toContain('--set: expected key=value, got "width"');
+  });
+
+  it('reads every recipe of the project', () => {
+    const recipes = readdirSync('recipes').filter((name) => name.endsWith('.yaml'));
+    expect(recipes.length).toBeGreaterThan(0);
+    for (const name of recipes) expect(loadRecipe(`recipes/${name}`).recipe.name).toBe(name.replace('.yaml', ''));
+  });
+
+  it('says which file is missing', () => {
+    expect(() => loadRecipe('nowhere.yaml')).toThrow(/nowhere.yaml: no such file/);
+  });
+});
+
+describe('nearest names', () => {
+  it('counts edits, swaps as one', () => {
+    expect([editDistance('', 'abc'), editDistance('kitten', 'sitting'), editDistance('widht', 'width')]).toEqual([
+      3, 3, 1,
+    ]);
+  });
+
+  it('ignores case and dashes', () => {
+    expect(nearest('Max-Steps', ['max_step_tokens', 'max_steps'])).toBe('max_steps');
+    expect(nearest('x', [])).toBeUndefined();
+  });
+});

@@ -1,0 +1,222 @@
+// The search over a fake engine: what is sampled, judged, chosen, taken back, and what it does not depend on.
+
+import { describe, expect, it } from 'vitest';
+import { judgeSchema, searchSchema, selectSchema } from '../../src/config/recipe.js';
+import { type SearchOptions, searchSteps } from '../../src/loop/search.js';
+import { EOS } from '../helpers/fake-codec.js';
+import type { FakeOptions } from '../helpers/fake-engine.js';
+import { EOS_MARK } from '../helpers/fake-engine.js';
+import { right, type SumsOptions, sumsPolicy } from '../helpers/sums.js';
+
+type Overrides = { search?: object; judge?: object; select?: object; seed?: number; signal?: AbortSignal };
+
+function optionsOf({ search = {}, judge = {}, select = {}, seed = 1, signal }: Overrides = {}): SearchOptions {
+  return {
+    search: searchSchema.parse({ temperature: 1, ...search }),
+    judge: judgeSchema.parse(judge),
+    select: selectSchema.parse(select),
+    seed,
+    ...(signal ? { signal } : {}),
+  };
+}
+
+const PROBLEMS = Array.from({ length: 12 }, (_, i) => ({ id: `p${i}`, problem: `${i + 3}+${2 * i + 1}+${i}` }));
+
+async function search(overrides: Overrides = {}, sums: SumsOptions & Partial<FakeOptions> = {}, problems = PROBLEMS) {
+  const { policy, engine } = await sumsPolicy(sums);
+  return { ...(await searchSteps(policy, problems, optionsOf(overrides))), engine, policy };
+}
+
+describe('step search', () => {
+  it('follows a sound judge to right solutions where the samples slip', async () => {
+    const { trees } = await search({}, { slip: 0.4 });
+    for (const tree of trees) {
+      expect(tree.finish).toBe('eos');
+      for (const step of tree.steps) {
+        const chosen = step.candidates[step.chosen];
+        const anyRight = step.candidates.some((candidate) => right(candidate.text) === 1);
+        if (step.outcome === 'pair') expect(right(chosen?.text ?? '')).toBe(Number(anyRight));
+      }
+    }
+    const pairs = trees.flatMap(({ steps }) => steps.filter((step) => step.rejected !== null));
+    expect(pairs.length).toBeGreaterThan(5);
+    for (const { candidates, rejected } of pairs) expect(right(candidates[rejected as number]?.text ?? '')).toBe(0);
+  });
+
+  it('makes two engine calls a round for all problems together', async () => {
+    const { engine, trees } = await search({ select: { max_rollbacks: 0 } }, { slip: 0.5 });
+    const rounds = Math.max(...trees.map(({ steps }) => steps.length));
+    expect(engine.requests.length).toBeLessThanOrEqual(2 * rounds);
+    expect(engine.requests[0]?.nodes.length).toBe(PROBLEMS.length);
+    expect(engine.requests[0]?.samples).toBe(6);
+  });
+
+  it('merges identical candidates and counts them', async () => {
+    const { trees } = await search({}, { slip: 0.4 });
+    for (const { candidates } of trees.flatMap(({ steps }) => steps)) {
+      expect(candidates.reduce((sum, { count }) => sum + count, 0)).toBe(6);
+      expect(new Set(candidates.map(({ ids }) => ids.join())).size).toBe(candidates.length);
+    }
+  });
+
+  it('asks about every ordered pair of distinct candidates, once', async () => {
+    const { trees, counts } = await search({}, { slip: 0.6 });
+    let asked = 0;
+    for (const { candidates, verdicts } of [...trees.flatMap((tree) => [...tree.steps, ...tree.discarded])]) {
+      expect(verdicts.length).toBe(candidates.length * (candidates.length - 1));
+      expect(new Set(verdicts.map(({ first, second }) => `${first} ${second}`)).size).toBe(verdicts.length);
+      asked += verdicts.length;
+    }
+    expect(counts.verdicts).toBe(asked);
+    expect(asked).toBeGreaterThan(0);
+  });
+
+  it('gives a problem the same tree whatever else is in the batch', async () => {
+    const all = (await search({}, { slip: 0.5 })).trees;
+    const few = (await search({}, { slip: 0.5 }, PROBLEMS.slice(3, 5))).trees;
+    expect(few).toEqual(all.slice(3, 5));
+  });
+
+  it('is the same for the same seed and another for another', async () => {
+    const one = (await search({ seed: 1 }, { slip: 0.5 })).trees;
+    expect((await search({ seed: 1 }, { slip: 0.5 })).trees).toEqual(one);
+    expect((await search({ seed: 2 }, { slip: 0.5 })).trees).not.toEqual(one);
+  });
+
+  it('accepts a unanimous step without a pair and without judging', async () => {
+    const { trees, counts } = await search({}, { slip: 0 });
+    expect(counts.verdicts).toBe(0);
+    for (const { steps } of trees) {
+      expect(steps.map(({ outcome, rejected }) => [outcome, rejected])).toEqual(steps.map(() => ['unanimous', null]));
+    }
+  });
+
+  it('takes the previous step back with its pair where the judge sees no difference, and draws afresh', async () => {
+    // The judge has a view of first steps only: every second step has no spread.
+    const judge: SumsOptions['judge'] = ({ a, b }) =>
+      a.startsWith('Step 1') ? (right(a) >= right(b) ? '[[A]]' : 'x [[B]]') : 'x [[A]]';
+    const { trees, engine } = await search({ select: { max_rollbacks: 2 } }, { slip: 0.5, judge });
+    const rolled = trees.filter(({ rollbacks }) => rollbacks > 0);
+    expect(rolled.length).toBeGreaterThan(0);
+    for (const tree of rolled) {
+      expect(tree.rollbacks).toBeLessThanOrEqual(2);
+      const noSpread = tree.discarded.filter(({ reason }) => reason === 'no_spread');
+      expect(noSpread.length).toBe(tree.rollbacks);
+      for (const { candidates } of noSpread) expect(new Set(candidates.map(({ wins }) => wins)).size).toBe(1);
+    }
+    // A step that is tried again has a random stream of its own.
+    const seen = new Set<string>();
+    for (const { samples, treeKeys, steps } of engine.requests.filter((request) => request.samples === 6)) {
+      expect(samples).toBe(6);
+      for (const [i, key] of (treeKeys as BigUint64Array).entries()) {
+        const stream = `${key} ${(steps as Int32Array)[i]}`;
+        expect(seen.has(stream)).toBe(false);
+        seen.add(stream);
+      }
+    }
+  });
+
+  it('after the cap goes on with the first of the best, without a pair', async () => {
+    const { trees } = await search(
+      { select: { max_rollbacks: 1, tie_chosen: 'first' } },
+      { slip: 0.5, judge: () => 'same [[A]]' },
+    );
+    for (const tree of trees) {
+      expect(tree.rollbacks).toBeLessThanOrEqual(1);
+      for (const step of tree.steps) {
+        expect(step.rejected).toBeNull();
+        if (step.outcome === 'cap') expect(step.chosen).toBe(0);
+      }
+    }
+    expect(trees.flatMap(({ steps }) => steps).some(({ outcome }) => outcome === 'cap')).toBe(true);
+  });
+
+  it('gives half a win each where the orders disagree, and none for verdicts it cannot read', async () => {
+    const first = await search({ select: { max_rollbacks: 0 } }, { slip: 0.5, judge: () => 'first! [[A]]' });
+    for (const { candidates } of first.trees.flatMap(({ steps }) => steps)) {
+      for (const { wins } of candidates) expect(wins).toBe((candidates.length - 1) / 2);
+    }
+    expect(first.counts.flips).toBe(first.counts.both_orders);
+    expect(first.counts.first_wins).toBe(first.counts.decided);
+    const mute = await search({ select: { max_rollbacks: 0 } }, { slip: 0.5, judge: () => 'hm' });
+    expect(mute.counts.parse_failures).toBe(mute.counts.verdicts);
+    expect(mute.counts.verdicts).toBeGreaterThan(0);
+    for (const { candidates } of mute.trees.flatMap(({ steps }) => steps)) {
+      for (const { wins } of candidates) expect(wins).toBe(0);
+    }
+  });
+
+  it('neither judges nor chooses a step that was cut off', async () => {
+    const respond: FakeOptions['respond'] = (prompt, { random }) =>
+      prompt.startsWith('You are') ? 'x [[B]]' : random() < 0.5 ? 'a very long step that never ends' : `ok${EOS_MARK}`;
+    const { trees } = await search({ search: { max_step_tokens: 8 } }, { respond });
+    for (const { steps, discarded, finish } of trees) {
+      for (const { candidates, chosen, verdicts } of steps) {
+        expect(candidates[chosen]?.finish).toBe('eos');
+        expect(verdicts).toEqual([]);
+      }
+      if (steps.length === 0) expect([finish, discarded[0]?.reason]).toEqual(['length', 'cut_off']);
+    }
+    expect(trees.some(({ steps }) => steps.length > 0)).toBe(true);
+  });
+
+  it('ends at max_steps, and at the last position of the model', async () => {
+    const { trees } = await search({ search: { max_steps: 1 } }, { slip: 0 });
+    for (const { finish, steps } of trees) expect([finish, steps.length]).toEqual(['max_steps', 1]);
+    const short = await search({}, { slip: 0, maxPositions: 20 });
+    for (const { finish, steps } of short.trees) expect([finish, steps.length]).toEqual(['length', 0]);
+    expect(short.engine.requests.length).toBe(0);
+  });
+
+  it('carries EOS only in the step that ended the solution', async () => {
+    const { trees } = await search({}, { slip: 0.4 });
+    for (const { steps } of trees) {
+      for (const [i, { candidates, chosen }] of steps.entries()) {
+        const ids = candidates[chosen]?.ids ?? [];
+        expect(ids.includes(EOS)).toBe(i === steps.length - 1);
+      }
+    }
+  });
+
+  it('reads label probabilities in readout mode', async () => {
+    const labels = (prompt: string) => {
+      const shown = (name: string) =>
+        new RegExp(`Assistant ${name}'s Next Step\\]\\n([\\s\\S]*?)\\n\\[The End`).exec(prompt)?.[1] ?? '';
+      expect(prompt.endsWith('[[')).toBe(true);
+      return right(shown('A')) > right(shown('B'))
+        ? [-0.1, -3]
+        : right(shown('A')) < right(shown('B'))
+          ? [-3, -0.1]
+          : [-1, -1];
+    };
+    const { trees, engine, counts } = await search({ judge: { mode: 'readout' } }, { slip: 0.5, labels });
+    expect(engine.readouts).toBeGreaterThan(0);
+    expect(counts.judge_generated_tokens).toBe(0);
+    for (const { verdicts, candidates } of trees.flatMap(({ steps }) => steps)) {
+      for (const { first, second, winner, pFirst } of verdicts) {
+        const better = right(candidates[first]?.text ?? '') - right(candidates[second]?.text ?? '');
+        expect(winner).toBe(better > 0 ? 'first' : better < 0 ? 'second' : 'tie');
+        expect(pFirst).toBeCloseTo(
+          better > 0 ? 1 / (1 + Math.exp(-2.9)) : better < 0 ? 1 / (1 + Math.exp(2.9)) : 0.5,
+          5,
+        );
+      }
+    }
+  });
+
+  it('asks each pair once with random orders', async () => {
+    const { trees } = await search({ judge: { orders: 'random' } }, { slip: 0.6 });
+    let swapped = 0;
+    for (const { candidates, verdicts } of trees.flatMap(({ steps }) => steps)) {
+      expect(verdicts.length).toBe((candidates.length * (candidates.length - 1)) / 2);
+      swapped += verdicts.filter(({ first, second }) => first > second).length;
+    }
+    expect(swapped).toBeGreaterThan(0);
+  });
+
+  it('stops when it is cancelled', async () => {
+    const controller = new AbortController();
+    controller.abort();
+    await expect(search({ signal: controller.signal })).rejects.toMatchObject({ code: 'CANCELLED' });
+  });
+});
