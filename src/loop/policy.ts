@@ -1,0 +1,53 @@
+// A model at work: its engine, its tokenizer and its compiled prompts, opened together and disposed together.
+
+import { existsSync, statSync } from 'node:fs';
+import type { TextCodec } from '../data/codec.js';
+import { loadCodec } from '../data/tokenizer.js';
+import { StepwardError } from '../errors.js';
+import { Engine } from '../native/engine.js';
+import type { EngineLike, EngineOptions } from '../native/types.js';
+import { CompiledPrompts } from '../prompts/compile.js';
+import type { PromptFormat } from '../prompts/format.js';
+import { modelFormat } from '../prompts/load.js';
+import { TokenText } from '../prompts/token-text.js';
+
+export interface Policy {
+  readonly engine: EngineLike;
+  readonly prompts: CompiledPrompts;
+  readonly text: TokenText;
+  dispose(): Promise<void>;
+}
+
+/** An engine with a tokenizer as a policy. The engine learns the tokens' bytes, which stop texts need. */
+export async function policyOf(engine: EngineLike, codec: TextCodec, format: PromptFormat): Promise<Policy> {
+  const { bytes, offsets } = codec.tokenBytes(engine.info.vocabSize);
+  await engine.setTokenBytes(bytes, offsets);
+  return {
+    engine,
+    prompts: new CompiledPrompts(codec, format),
+    text: new TokenText(codec, bytes, offsets),
+    dispose: () => engine.dispose(),
+  };
+}
+
+/** Loads a model folder. `format`: default the folder's own. Throws FILE_NOT_FOUND or CHECKPOINT_INVALID without a tokenizer. */
+export async function openPolicy(options: EngineOptions, format?: PromptFormat): Promise<Policy> {
+  const { directory } = options;
+  if (!existsSync(directory) || !statSync(directory).isDirectory()) {
+    throw new StepwardError('FILE_NOT_FOUND', `${directory}: no such model folder`);
+  }
+  const codec = await loadCodec(directory);
+  if (!codec) {
+    throw new StepwardError(
+      'CHECKPOINT_INVALID',
+      `${directory}: expected a tokenizer.json, found none; this work needs text`,
+    );
+  }
+  const engine = await Engine.load(options);
+  try {
+    return await policyOf(engine, codec, format ?? modelFormat(directory));
+  } catch (error) {
+    await engine.dispose();
+    throw error;
+  }
+}

@@ -1,0 +1,92 @@
+// A finished tree as a line of search.jsonl. The only place in the search where a gold answer meets a tree.
+
+import { extractAnswer, goldAnswer } from '../eval/answer.js';
+import type { Grader } from '../eval/grader.js';
+import type { Policy } from './policy.js';
+import type { GoldAnswers } from './records.js';
+import type { Candidate, Finish, SearchTree, TreeFinish, Verdict, Winner } from './types.js';
+
+export interface VerdictRecord {
+  first: number;
+  second: number;
+  winner: Winner;
+  p_first: number | null;
+  critique?: string;
+}
+
+export interface StepRecord {
+  candidates: { ids: number[]; text: string; logprob: number; count: number; wins: number; finish: Finish }[];
+  verdicts: VerdictRecord[];
+  chosen: number;
+  rejected: number | null;
+  outcome: string;
+}
+
+export interface SearchRecord {
+  id: string;
+  problem: string;
+  prompt_ids: number[];
+  steps: StepRecord[];
+  solution: string;
+  answer: string | null;
+  finish: TreeFinish;
+  rollbacks: number;
+  discarded: (Omit<StepRecord, 'chosen' | 'rejected' | 'outcome'> & { depth: number; reason: string })[];
+  /** Only where the problem came with an answer. */
+  gold?: string;
+  correct?: boolean;
+}
+
+export async function searchRecord(
+  policy: Policy,
+  tree: SearchTree,
+  answers: GoldAnswers,
+  grader: Grader,
+): Promise<SearchRecord> {
+  const ids = tree.steps.flatMap((step) => step.candidates[step.chosen]?.ids ?? []);
+  const solution = policy.text.decode(ids).trim();
+  const answer = extractAnswer(solution, policy.prompts.format.answer);
+  const gold = answers.get(tree.id);
+  return {
+    id: tree.id,
+    problem: tree.problem,
+    prompt_ids: tree.promptIds,
+    steps: tree.steps.map(({ candidates, verdicts, chosen, rejected, outcome }) => ({
+      candidates: candidates.map(candidateRecord),
+      verdicts: verdicts.map(verdictRecord),
+      chosen,
+      rejected,
+      outcome,
+    })),
+    solution,
+    answer,
+    finish: tree.finish,
+    rollbacks: tree.rollbacks,
+    discarded: tree.discarded.map(({ depth, reason, candidates, verdicts }) => ({
+      depth,
+      reason,
+      candidates: candidates.map(candidateRecord),
+      verdicts: verdicts.map(verdictRecord),
+    })),
+    ...(gold === undefined ? {} : { gold: goldAnswer(gold), correct: await grader.grade(answer, goldAnswer(gold)) }),
+  };
+}
+
+function candidateRecord({ ids, text, logprob, count, wins, finish }: Candidate): StepRecord['candidates'][number] {
+  return { ids, text, logprob: round(logprob), count, wins, finish };
+}
+
+export function verdictRecord({ first, second, winner, pFirst, critique }: Verdict): VerdictRecord {
+  return {
+    first,
+    second,
+    winner,
+    p_first: pFirst === null ? null : round(pFirst),
+    ...(critique === undefined ? {} : { critique }),
+  };
+}
+
+/** Six decimals: what float32 log-probs hold, at half the size. */
+export function round(value: number): number {
+  return Number(value.toFixed(6));
+}

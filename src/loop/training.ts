@@ -1,0 +1,69 @@
+// What both trainings of a run share: the recipe's optimiser keys as options, and train.jsonl beside the model.
+
+import { rmSync } from 'node:fs';
+import type { SftConfig, UpdateConfig } from '../config/recipe.js';
+import { JsonlWriter } from '../data/jsonl.js';
+import { writeModelFormat } from '../prompts/load.js';
+import { finished, type ModelFolder, writeJson } from '../run/folder.js';
+import type { OptimizerOptions, StepMetrics, TrainingHooks, TrainingSummary } from '../training/types.js';
+import { type RunContext, secondsSince } from './context.js';
+import type { Policy } from './policy.js';
+
+export function optimizerOptions(config: SftConfig | UpdateConfig, seed: number): OptimizerOptions {
+  return {
+    optimizer: config.optimizer,
+    beta2: config.adam_beta2,
+    learningRate: config.lr,
+    schedule: config.schedule,
+    warmup: config.warmup,
+    batchSize: config.batch_size,
+    epochs: config.epochs,
+    ...(config.max_steps === undefined ? {} : { maxSteps: config.max_steps }),
+    maxGradNorm: config.max_grad_norm,
+    weightDecay: config.weight_decay,
+    microBatchTokens: config.micro_batch_tokens,
+    seed,
+    ...(config.lora ? { lora: config.lora } : {}),
+  };
+}
+
+/**
+ * Trains and writes train.jsonl, train.json and last the model. `check` sees each step's metrics and may throw to stop:
+ * then train.jsonl is kept to be looked at and there is no model.
+ */
+export async function trainInto(
+  target: ModelFolder,
+  policy: Policy,
+  context: RunContext,
+  stage: string,
+  train: (hooks: TrainingHooks) => Promise<TrainingSummary>,
+  check: (metrics: StepMetrics) => void = () => undefined,
+): Promise<void> {
+  const { hooks } = context;
+  const start = performance.now();
+  rmSync(target.path('train.json'), { force: true });
+  const writer = new JsonlWriter(target.path('train.jsonl'));
+  let total = 0;
+  try {
+    const summary = await train({
+      ...(hooks.signal ? { signal: hooks.signal } : {}),
+      onPlan: (steps) => {
+        total = steps;
+        hooks.progress?.(stage, 0, steps);
+      },
+      onStep: (metrics) => {
+        writer.write(metrics);
+        hooks.progress?.(stage, metrics.step ?? 0, total, `loss ${(metrics.loss ?? Number.NaN).toFixed(4)}`);
+        check(metrics);
+      },
+    });
+    const { seconds: _, ...rest } = summary;
+    await finished(target.model, async (part) => {
+      await policy.engine.save(part);
+      writeModelFormat(part, policy.prompts.format);
+      writeJson(target.path('train.json'), { ...rest, seconds: secondsSince(start) });
+    });
+  } finally {
+    writer.close();
+  }
+}

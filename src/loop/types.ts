@@ -1,0 +1,101 @@
+// What a search makes: a tree per problem with its candidates, verdicts and choices. No gold answers.
+
+export type Finish = 'stop' | 'eos' | 'length';
+
+/** A candidate next step: identical samples merged. */
+export interface Candidate {
+  /** Delimiter or EOS included. */
+  ids: number[];
+  text: string;
+  /** Sum of its tokens' log-probs at temperature 1, in nats. */
+  logprob: number;
+  /** Samples merged into it. */
+  count: number;
+  /** Won comparisons; half a win for each order of a pair. 0 where it was not judged. */
+  wins: number;
+  finish: Finish;
+}
+
+export type Winner = 'first' | 'second' | 'tie' | 'invalid';
+
+/** One answer of the judge. `first` and `second` are candidate indices in the order shown. */
+export interface Verdict {
+  first: number;
+  second: number;
+  winner: Winner;
+  /** Probability the judge gives the first over the second; null where it cannot be read. */
+  pFirst: number | null;
+  critique?: string;
+}
+
+/** pair: chosen and rejected; the others say why there is no pair. */
+export type StepOutcome = 'pair' | 'unanimous' | 'margin' | 'cap';
+
+/** An accepted step with everything it was chosen from. */
+export interface SearchStep {
+  candidates: Candidate[];
+  verdicts: Verdict[];
+  chosen: number;
+  /** null: the step carries no pair. */
+  rejected: number | null;
+  outcome: StepOutcome;
+}
+
+/** A step that was taken back, or candidates that had no spread. */
+export interface DiscardedStep {
+  /** Steps accepted before it. */
+  depth: number;
+  candidates: Candidate[];
+  verdicts: Verdict[];
+  /** no_spread: its wins were all equal; rolled_back: it had been accepted before that; cut_off: no candidate was whole. */
+  reason: 'no_spread' | 'rolled_back' | 'cut_off';
+}
+
+/** eos: the solution ended; max_steps; length: every candidate was cut off, or the model's positions ran out. */
+export type TreeFinish = 'eos' | 'max_steps' | 'length';
+
+export interface SearchTree {
+  id: string;
+  problem: string;
+  promptIds: number[];
+  steps: SearchStep[];
+  discarded: DiscardedStep[];
+  rollbacks: number;
+  finish: TreeFinish;
+}
+
+/** Work done, in the words of the summaries. */
+export interface SearchCounts {
+  /** Tokens of every prompt sampled from, once per step of a problem. */
+  prompt_tokens: number;
+  generated_tokens: number;
+  judge_prompt_tokens: number;
+  judge_generated_tokens: number;
+  computed_tokens: number;
+  prefix_free_tokens: number;
+  verdicts: number;
+  parse_failures: number;
+  /** Pairs whose two orders both gave a winner, and those of them that disagreed. */
+  both_orders: number;
+  flips: number;
+  /** Verdicts that gave a winner, and those of them for the one shown first. */
+  decided: number;
+  first_wins: number;
+}
+
+export function emptyCounts(): SearchCounts {
+  return {
+    prompt_tokens: 0,
+    generated_tokens: 0,
+    judge_prompt_tokens: 0,
+    judge_generated_tokens: 0,
+    computed_tokens: 0,
+    prefix_free_tokens: 0,
+    verdicts: 0,
+    parse_failures: 0,
+    both_orders: 0,
+    flips: 0,
+    decided: 0,
+    first_wins: 0,
+  };
+}

@@ -1,0 +1,98 @@
+// A run folder on disk. Everything that made M(n), and its evaluation, lies in Mn/. A file or model folder has its final
+// name only once it is whole, so what exists is finished: that is all that --resume needs to know.
+
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileError } from '../data/jsonl.js';
+import { StepwardError } from '../errors.js';
+
+export type StageFile =
+  | 'search.jsonl'
+  | 'search.json'
+  | 'pairs.jsonl'
+  | 'train.jsonl'
+  | 'train.json'
+  | 'solutions.jsonl'
+  | 'eval.json';
+
+export class RunFolder {
+  constructor(readonly directory: string) {
+    mkdirSync(directory, { recursive: true });
+  }
+
+  /** M1 for 1. */
+  model(n: number): ModelFolder {
+    return new ModelFolder(join(this.directory, `M${n}`), `M${n}`);
+  }
+
+  path(name: string): string {
+    return join(this.directory, name);
+  }
+}
+
+export class ModelFolder {
+  constructor(
+    readonly directory: string,
+    readonly name: string,
+  ) {}
+
+  /** The Hugging Face folder. */
+  get model(): string {
+    return join(this.directory, 'model');
+  }
+
+  path(file: StageFile): string {
+    return join(this.directory, file);
+  }
+
+  has(what: StageFile | 'model'): boolean {
+    return existsSync(join(this.directory, what));
+  }
+
+  readJson<T>(file: StageFile): T {
+    return JSON.parse(readFileSync(this.path(file), 'utf8')) as T;
+  }
+}
+
+/** `write` fills a temporary path, file or folder, which then gets its final name. Nothing is left behind where it fails. */
+export async function finished<T>(path: string, write: (part: string) => Promise<T>): Promise<T> {
+  const part = `${path}.part`;
+  rmSync(part, { recursive: true, force: true });
+  mkdirSync(join(path, '..'), { recursive: true });
+  try {
+    const result = await write(part);
+    rmSync(path, { recursive: true, force: true });
+    renameSync(part, path);
+    return result;
+  } catch (error) {
+    rmSync(part, { recursive: true, force: true });
+    throw error;
+  }
+}
+
+/** Writes JSON, two spaces deep, under a temporary name first. */
+export function writeJson(path: string, value: unknown): void {
+  const part = `${path}.part`;
+  try {
+    writeFileSync(part, `${JSON.stringify(value, null, 2)}\n`);
+    renameSync(part, path);
+  } catch (error) {
+    throw fileError(path, error);
+  }
+}
+
+/** `base`, or base-2, base-3, ...: the first that holds no run. */
+export function freshDirectory(base: string): string {
+  for (let n = 1; ; n++) {
+    const directory = n === 1 ? base : `${base}-${n}`;
+    if (!existsSync(directory)) return directory;
+  }
+}
+
+/** The last of base, base-2, ... that exists. Throws FILE_NOT_FOUND. */
+export function latestDirectory(base: string): string {
+  if (!existsSync(base)) throw new StepwardError('FILE_NOT_FOUND', `${base}: no run folder to resume`);
+  let latest = base;
+  for (let n = 2; existsSync(`${base}-${n}`); n++) latest = `${base}-${n}`;
+  return latest;
+}

@@ -1,0 +1,51 @@
+// Guards: the signs that a run is about to harm its model. Each check returns a message, or undefined where all is well.
+
+import type { GuardConfig } from '../config/recipe.js';
+import type { StepMetrics } from '../training/types.js';
+
+const percent = (share: number) => `${(100 * share).toFixed(1)}%`;
+
+/** Judge accuracy of M(n) on held-out pairs, and that of the model before it. */
+export function judgeGuard(config: GuardConfig, accuracy: number, previous: number | undefined): string | undefined {
+  if (accuracy < config.judge_accuracy) {
+    return (
+      `held-out judge accuracy is ${percent(accuracy)}, below guards.judge_accuracy ${percent(config.judge_accuracy)} ` +
+      '(50% is chance): training on its verdicts would harm the model'
+    );
+  }
+  if (previous !== undefined && previous - accuracy > config.judge_fall) {
+    return (
+      `held-out judge accuracy fell from ${percent(previous)} to ${percent(accuracy)}, ` +
+      `more than guards.judge_fall ${percent(config.judge_fall)} in one iteration`
+    );
+  }
+  return undefined;
+}
+
+const WINDOW = 10;
+
+/** Watches the chosen steps' log-prob against the reference over the last ten optimiser steps of an update. */
+export class ChosenGuard {
+  readonly #falls: number[] = [];
+
+  /** `chosenTokens`: mean tokens of a chosen step. */
+  constructor(
+    readonly config: GuardConfig,
+    readonly beta: number,
+    readonly chosenTokens: number,
+  ) {}
+
+  check(metrics: StepMetrics): string | undefined {
+    const reward = metrics['rewards/chosen'];
+    if (reward === undefined) return undefined;
+    this.#falls.push(-reward / this.beta / Math.max(1, this.chosenTokens));
+    if (this.#falls.length > WINDOW) this.#falls.shift();
+    if (this.#falls.length < WINDOW) return undefined;
+    const fall = this.#falls.reduce((sum, value) => sum + value, 0) / WINDOW;
+    if (fall <= this.config.chosen_fall) return undefined;
+    return (
+      `the chosen steps' log-prob fell ${fall.toFixed(2)} nats per token below the reference, ` +
+      `more than guards.chosen_fall ${this.config.chosen_fall}: the update is destroying what it should keep`
+    );
+  }
+}
