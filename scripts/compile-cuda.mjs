@@ -20,7 +20,7 @@ await main(async () => {
   for (const source of sources) {
     say(`nvcc ${source}: sm_80, sm_90`);
     const status = await run(nvcc, [
-      ...['-std=c++20', '-O3', '-c', path.join(kernels, source), '-o', path.join(objects, `${source}.o`)],
+      ...['-std=c++17', '-O3', '-c', path.join(kernels, source), '-o', path.join(objects, `${source}.o`)],
       ...['-I', path.join(root, 'native'), '-I', path.join(root, 'native/include'), '-DSTEPWARD_CUDA=1'],
       ...['-gencode', 'arch=compute_80,code=sm_80', '-gencode', 'arch=compute_90,code=sm_90', '--threads', '2'],
       ...['-Xcompiler', '-Wall,-fPIC'],

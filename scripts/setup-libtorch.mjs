@@ -78,21 +78,26 @@ function hasNvidiaDriver() {
 
 /** Undefined when .libtorch/ holds a loadable copy afterwards, else the reason. */
 async function tryWheel(pip, { requirement, options }) {
-  const source = options.length > 0 ? ` from ${options.at(-1)}` : '';
-  say(`fetching ${requirement}${source}`);
-  const wheel = await download(pip, requirement, ['--no-deps', ...options]);
-  if (!wheel) return `${requirement}${source}: pip found no wheel that fits (its messages are above)`;
+  const name = options.length > 0 ? `${requirement} from ${options.at(-1)}` : requirement;
+  say(`fetching ${name}`);
+  const { wheel, complaint } = await download(pip, requirement, ['--no-deps', ...options]);
+  if (!wheel) return `${name}: pip found no wheel that fits${complaint && ` (${complaint})`}`;
   const needed = capture(pip[0], ['-c', REQUIREMENTS, wheel])?.split('\n').filter(Boolean) ?? [];
   if (needed.length > 0) {
-    say(`this is a CUDA wheel: fetching the ${needed.length} NVIDIA packages that it needs`);
-    if ((await runPip(pip, ['download', '--dest', downloads, '--only-binary=:all:', ...needed])) !== 0) {
-      return `${requirement}${source}: the NVIDIA packages that it needs could not be fetched`;
-    }
+    say(`this is a CUDA wheel: fetching the NVIDIA packages that it needs, about 2 GB`);
+    const { status, complaint } = await runPip(pip, [
+      'download',
+      '--dest',
+      downloads,
+      '--only-binary=:all:',
+      ...needed,
+    ]);
+    if (status !== 0) return `${name}: the NVIDIA packages that it needs could not be fetched (${complaint})`;
   }
-  return unpack(pip[0], requirement);
+  return unpack(pip[0], name);
 }
 
-/** The path of the downloaded wheel, or undefined. */
+/** { wheel } with the path of the downloaded wheel, or { complaint } with what pip said last. */
 async function download(pip, requirement, options) {
   rmSync(downloads, { recursive: true, force: true });
   mkdirSync(downloads, { recursive: true });
@@ -101,42 +106,58 @@ async function download(pip, requirement, options) {
     ...['--only-binary=:all:', '--implementation', 'cp', '--python-version', tag, '--abi', `cp${tag}`],
     ...['--platform', `manylinux_2_28_${machine}`],
   ]);
+  let complaint = '';
   for (const flags of [[], ...tagged]) {
-    const quiet = flags.length > 0 ? ['--quiet', '--quiet'] : [];
-    await runPip(pip, ['download', ...quiet, '--dest', downloads, ...options, ...flags, requirement]);
+    const result = await runPip(pip, ['download', '--dest', downloads, ...options, ...flags, requirement]);
     const wheel = readdirSync(downloads).find((name) => name.startsWith('torch-') && name.endsWith('.whl'));
-    if (wheel) return path.join(downloads, wheel);
+    if (wheel) return { wheel: path.join(downloads, wheel) };
+    complaint = result.complaint;
   }
-  return undefined;
+  return { complaint };
 }
 
-function runPip([command, ...first], args) {
+/** { status, complaint }: pip's progress is shown; its errors are kept, since most attempts are expected to fail. */
+async function runPip([command, ...first], args) {
   // pip keeps its temporary files beside the target: /tmp is often too small for this wheel.
   const temporary = path.join(target, 'tmp');
   mkdirSync(temporary, { recursive: true });
   const env = { ...process.env, TMPDIR: temporary, PIP_DISABLE_PIP_VERSION_CHECK: '1' };
-  return run(command, [...first, ...args, '--retries', '2', '--timeout', '30'], { env });
+  const options = ['--retries', '1', '--timeout', '30', ...(process.stderr.isTTY ? [] : ['--quiet'])];
+  let errors = '';
+  const status = await run(command, [...first, ...args, ...options], {
+    env,
+    stdio: ['ignore', 2, 'pipe'],
+    onStderr: (text) => {
+      errors += text;
+    },
+  });
+  const complaint =
+    errors
+      .trim()
+      .split('\n')
+      .at(-1)
+      ?.replace(/^ERROR: /, '') ?? '';
+  return { status, complaint };
 }
 
-async function unpack(python, requirement) {
+async function unpack(python, name) {
   const fresh = path.join(target, 'unpack');
   rmSync(fresh, { recursive: true, force: true });
   const wheels = readdirSync(downloads)
     .filter((name) => name.endsWith('.whl'))
     .map((name) => path.join(downloads, name));
   say('unpacking libtorch into .libtorch/');
-  if ((await run(python, ['-c', UNPACK, fresh, ...wheels])) !== 0)
-    return `${requirement}: the wheel could not be unpacked`;
+  if ((await run(python, ['-c', UNPACK, fresh, ...wheels])) !== 0) return `${name}: the wheel could not be unpacked`;
   const torch = path.join(fresh, 'torch');
   const { reason } = inspect(torch, 'the private copy');
   const failure = reason ?? loadError(torch);
-  if (failure) return `${requirement}: ${failure}`;
+  if (failure) return `${name}: ${failure}`;
   // Only a copy that was proved to load takes the final name.
-  for (const name of readdirSync(fresh)) {
-    rmSync(path.join(target, name), { recursive: true, force: true });
-    renameSync(path.join(fresh, name), path.join(target, name));
+  for (const entry of readdirSync(fresh)) {
+    rmSync(path.join(target, entry), { recursive: true, force: true });
+    renameSync(path.join(fresh, entry), path.join(target, entry));
   }
-  for (const name of ['unpack', 'download', 'tmp']) rmSync(path.join(target, name), { recursive: true, force: true });
+  for (const entry of ['unpack', 'download', 'tmp']) rmSync(path.join(target, entry), { recursive: true, force: true });
   return undefined;
 }
 

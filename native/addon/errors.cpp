@@ -10,17 +10,18 @@
 namespace stepward::addon {
 namespace {
 
-// libtorch reports a failed CPU allocation as a plain c10::Error.
-bool says_out_of_memory(std::string_view message) {
-  return message.find("DefaultCPUAllocator: ") != std::string_view::npos ||
-         message.find("out of memory") != std::string_view::npos;
-}
+// libtorch reports a failed CPU allocation as a plain c10::Error, with this before the sentence itself.
+constexpr std::string_view kCpuAllocator = "DefaultCPUAllocator: ";
 
-// torch's text starts with the sentence meant for people; what follows the first line is C++ detail.
+// The sentence meant for people; the place in libtorch's sources around it goes into the trace.
 Failure from_torch(ErrorCode code, const c10::Error& error) {
   Failure failure{code, error.what_without_backtrace(), error.what()};
-  if (const auto frames = failure.message.find("\nException raised from"); frames != std::string::npos) {
-    failure.message.resize(frames);
+  if (const auto end = failure.message.find("\nException raised from"); end != std::string::npos) {
+    failure.message.resize(end);
+  }
+  if (const auto start = failure.message.find(kCpuAllocator); start != std::string::npos) {
+    failure.code = ErrorCode::OUT_OF_MEMORY;
+    failure.message.erase(0, start + kCpuAllocator.size());
   }
   return failure;
 }
@@ -36,8 +37,7 @@ Failure describe(const std::exception_ptr& exception) noexcept {
     } catch (const c10::OutOfMemoryError& e) {
       return from_torch(ErrorCode::OUT_OF_MEMORY, e);
     } catch (const c10::Error& e) {
-      return from_torch(says_out_of_memory(e.what_without_backtrace()) ? ErrorCode::OUT_OF_MEMORY : ErrorCode::INTERNAL,
-                        e);
+      return from_torch(ErrorCode::INTERNAL, e);
     } catch (const std::bad_alloc&) {
       return {ErrorCode::OUT_OF_MEMORY, "an allocation in main memory failed", ""};
     } catch (const std::filesystem::filesystem_error& e) {

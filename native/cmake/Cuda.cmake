@@ -24,7 +24,7 @@ if(STEPWARD_WITH_CUDA)
     set(CMAKE_CUDA_ARCHITECTURES 80-real 90)  # 90 also embeds PTX, which newer GPUs compile at load
   endif()
   enable_language(CUDA)
-  set(CMAKE_CUDA_STANDARD 20)
+  set(CMAKE_CUDA_STANDARD 17)  # the newest that CMake before 3.26 can ask nvcc for
   find_package(CUDAToolkit REQUIRED)
   message(STATUS "CUDA ${CMAKE_CUDA_COMPILER_VERSION}, architectures ${CMAKE_CUDA_ARCHITECTURES}")
 else()

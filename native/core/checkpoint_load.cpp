@@ -153,8 +153,9 @@ TensorMap load_weights(const fs::path& directory, const ModelConfig& config, at:
   for (const ExpectedTensor& expected : expected_tensors(config)) {
     const auto found = stored.find(expected.name);
     if (found == stored.end()) {
-      bad_checkpoint(directory, "tensor ", expected.name, " of shape ", shape_text(expected.shape),
-                     ", which config.json asks for, is missing");
+      const fs::path single = directory / single_file_name, index = directory / shard_index_name;
+      bad_checkpoint(fs::exists(single) ? single : index, "tensor ", expected.name, " of shape ",
+                     shape_text(expected.shape), ", which config.json asks for, is missing");
     }
     weights.emplace(expected.name, load_tensor(expected, found->second, dtype));
     stored.erase(found);

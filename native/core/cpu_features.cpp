@@ -48,7 +48,9 @@ std::vector<std::string> cpu_features() {
 
 bool cpu_bfloat16() {
   const auto features = cpu_features();
-  const auto has = [&](const char* name) { return std::find(features.begin(), features.end(), name) != features.end(); };
+  const auto has = [&](const char* name) {
+    return std::find(features.begin(), features.end(), name) != features.end();
+  };
   return has("avx512_bf16") || has("amx_bf16");
 }
 

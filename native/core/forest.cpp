@@ -10,35 +10,40 @@ namespace stepward {
 void validate_forest(const Forest& forest, int64_t vocab_size, int64_t max_positions) {
   const int64_t segments = forest.num_segments(), tokens = forest.num_tokens();
   if (static_cast<int64_t>(forest.offsets.size()) != segments + 1) {
-    fail(ErrorCode::INVALID_ARGUMENT, "forest.offsets: expected ", segments + 1, " entries (segments + 1), got ", forest.offsets.size());
+    fail(ErrorCode::INVALID_ARGUMENT, "forest.offsets: expected ", segments + 1, " entries (segments + 1), got ",
+         forest.offsets.size());
   }
   if (forest.offsets.front() != 0 || forest.offsets.back() != tokens) {
-    fail(ErrorCode::INVALID_ARGUMENT, "forest.offsets: expected to run from 0 to ", tokens, " (tokens), got ", forest.offsets.front(),
-         " to ", forest.offsets.back());
+    fail(ErrorCode::INVALID_ARGUMENT, "forest.offsets: expected to run from 0 to ", tokens, " (tokens), got ",
+         forest.offsets.front(), " to ", forest.offsets.back());
   }
   std::vector<int64_t> path_length(segments);
   int32_t root = -1;
   for (int64_t s = 0; s < segments; ++s) {
     const int32_t parent = forest.parents[s], length = forest.offsets[s + 1] - forest.offsets[s];
     if (length < 0) fail(ErrorCode::INVALID_ARGUMENT, "forest.offsets: segment ", s, " ends before it starts");
+    if (forest.offsets[s + 1] > tokens) {
+      fail(ErrorCode::INVALID_ARGUMENT, "forest.offsets: segment ", s, " ends at ", forest.offsets[s + 1],
+           ", after the last of ", tokens, " tokens");
+    }
     if (parent < -1 || parent >= s) {
       fail(ErrorCode::INVALID_ARGUMENT, "forest.parents: segment ", s, " needs a parent before it or -1, got ", parent);
     }
     if (parent == -1) {
       root = static_cast<int32_t>(s);
     } else if (parent < root) {
-      fail(ErrorCode::INVALID_ARGUMENT, "forest.parents: segment ", s, " has parent ", parent, ", which belongs to a tree that ended at segment ",
-           root, "; the segments of a tree must be contiguous");
+      fail(ErrorCode::INVALID_ARGUMENT, "forest.parents: segment ", s, " has parent ", parent,
+           ", which belongs to a tree that ended at segment ", root, "; the segments of a tree must be contiguous");
     }
     path_length[s] = length + (parent < 0 ? 0 : path_length[parent]);
     if (path_length[s] > max_positions) {
-      fail(ErrorCode::CONTEXT_TOO_LONG, "a path of ", path_length[s], " tokens (to segment ", s, ") is longer than the model's ", max_positions,
-           " positions");
+      fail(ErrorCode::CONTEXT_TOO_LONG, "a path of ", path_length[s], " tokens (to segment ", s,
+           ") is longer than the model's ", max_positions, " positions");
     }
     for (int32_t t = forest.offsets[s]; t < forest.offsets[s + 1]; ++t) {
       if (forest.tokens[t] < 0 || forest.tokens[t] >= vocab_size) {
-        fail(ErrorCode::TOKEN_OUT_OF_RANGE, "token id ", forest.tokens[t], " at position ", t - forest.offsets[s], " of segment ", s,
-             " is not in [0, ", vocab_size, ")");
+        fail(ErrorCode::TOKEN_OUT_OF_RANGE, "token id ", forest.tokens[t], " at position ", t - forest.offsets[s],
+             " of segment ", s, " is not in [0, ", vocab_size, ")");
       }
     }
   }
@@ -70,7 +75,8 @@ PackedForest pack_forest(const Forest& forest) {
   }
   packed.tree_first.push_back(segments);
 
-  // Subtree sizes bottom-up, then entry times top-down: children of a segment take consecutive intervals in index order.
+  // Subtree sizes bottom-up, then entry times top-down: children of a segment take consecutive intervals in index
+  // order.
   std::vector<int32_t> size(segments, 1), next(segments, 0);
   for (int32_t s = segments - 1; s >= 0; --s) {
     if (forest.parents[s] >= 0) size[forest.parents[s]] += size[s];
@@ -101,7 +107,8 @@ std::vector<TreeRange> tree_batches(const Forest& forest, int64_t max_tokens) {
     int32_t end = first + 1;
     while (end < segments && forest.parents[end] >= 0) ++end;
     const int64_t tokens = forest.offsets[end] - forest.offsets[first];
-    if (!batches.empty() && forest.offsets[first] - forest.offsets[batches.back().first_segment] + tokens <= max_tokens) {
+    if (!batches.empty() &&
+        forest.offsets[first] - forest.offsets[batches.back().first_segment] + tokens <= max_tokens) {
       batches.back().end_segment = end;
     } else {
       batches.push_back({first, end});
@@ -115,7 +122,8 @@ Forest slice_trees(const Forest& forest, const TreeRange& range) {
   Forest part;
   const int32_t first_token = forest.offsets[range.first_segment];
   part.tokens.assign(forest.tokens.begin() + first_token, forest.tokens.begin() + forest.offsets[range.end_segment]);
-  for (int32_t s = range.first_segment; s <= range.end_segment; ++s) part.offsets.push_back(forest.offsets[s] - first_token);
+  for (int32_t s = range.first_segment; s <= range.end_segment; ++s)
+    part.offsets.push_back(forest.offsets[s] - first_token);
   for (int32_t s = range.first_segment; s < range.end_segment; ++s) {
     part.parents.push_back(forest.parents[s] < 0 ? -1 : forest.parents[s] - range.first_segment);
   }
@@ -133,7 +141,8 @@ Forest keep_paths(const Forest& forest, const std::vector<int32_t>& nodes, std::
   for (size_t s = 0; s < forest.parents.size(); ++s) {
     if (!kept[s]) continue;
     moved[s] = static_cast<int32_t>(part.parents.size());
-    part.tokens.insert(part.tokens.end(), forest.tokens.begin() + forest.offsets[s], forest.tokens.begin() + forest.offsets[s + 1]);
+    part.tokens.insert(part.tokens.end(), forest.tokens.begin() + forest.offsets[s],
+                       forest.tokens.begin() + forest.offsets[s + 1]);
     part.offsets.push_back(static_cast<int32_t>(part.tokens.size()));
     part.parents.push_back(forest.parents[s] < 0 ? -1 : moved[forest.parents[s]]);
   }

@@ -31,9 +31,12 @@ std::vector<Tree> trees_of(const Forest& forest, const PackedForest& packed) {
   return trees;
 }
 
-// Additive mask of padded trees, [trees, 1, length, length]. Padding queries see slot 0 only: a softmax over nothing is NaN.
-at::Tensor build_mask(const Forest& forest, const PackedForest& packed, const std::vector<Tree>& trees, int64_t length, int64_t window) {
-  at::Tensor mask = at::full({static_cast<int64_t>(trees.size()), 1, length, length}, -std::numeric_limits<float>::infinity(), at::kFloat);
+// Additive mask of padded trees, [trees, 1, length, length]. Padding queries see slot 0 only: a softmax over nothing is
+// NaN.
+at::Tensor build_mask(const Forest& forest, const PackedForest& packed, const std::vector<Tree>& trees, int64_t length,
+                      int64_t window) {
+  at::Tensor mask = at::full({static_cast<int64_t>(trees.size()), 1, length, length},
+                             -std::numeric_limits<float>::infinity(), at::kFloat);
   float* data = mask.data_ptr<float>();
   at::parallel_for(0, static_cast<int64_t>(trees.size()) * length, 64, [&](int64_t begin, int64_t end) {
     for (int64_t slot = begin; slot < end; ++slot) {
@@ -58,8 +61,8 @@ at::Tensor build_mask(const Forest& forest, const PackedForest& packed, const st
 
 }  // namespace
 
-ForestAttention::ForestAttention(const Forest& forest, const PackedForest& packed, const ModelConfig& config, const at::Device& device,
-                                 at::ScalarType dtype)
+ForestAttention::ForestAttention(const Forest& forest, const PackedForest& packed, const ModelConfig& config,
+                                 const at::Device& device, at::ScalarType dtype)
     : config_(config) {
   std::vector<Tree> trees = trees_of(forest, packed);
   std::stable_sort(trees.begin(), trees.end(), [](const Tree& a, const Tree& b) { return a.tokens > b.tokens; });
@@ -104,7 +107,8 @@ ForestAttention::ForestAttention(const Forest& forest, const PackedForest& packe
   if (batches_.size() != 1 || !batches_[0].identity) restore_ = index_tensor(restore, device);
 }
 
-at::Tensor ForestAttention::operator()(int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const {
+at::Tensor ForestAttention::operator()(int64_t layer, const at::Tensor& q, const at::Tensor& k,
+                                       const at::Tensor& v) const {
   std::vector<at::Tensor> outputs;
   for (const Batch& batch : batches_) {
     const auto padded = [&](const at::Tensor& x) {  // [T, h, d] -> [trees, h, length, d]
@@ -114,8 +118,9 @@ at::Tensor ForestAttention::operator()(int64_t layer, const at::Tensor& q, const
     const int64_t window = config_.window[layer] >= batch.longest ? 0 : config_.window[layer];
     const auto mask = batch.masks.find(window);
     const bool masked = mask != batch.masks.end();
-    const at::Tensor out = at::scaled_dot_product_attention(padded(q), padded(k), padded(v), masked ? std::optional(mask->second) : std::nullopt,
-                                                            0.0, !masked, std::nullopt, config_.num_heads != config_.num_kv_heads);
+    const at::Tensor out = at::scaled_dot_product_attention(
+        padded(q), padded(k), padded(v), masked ? std::optional(mask->second) : std::nullopt, 0.0, !masked,
+        std::nullopt, config_.num_heads != config_.num_kv_heads);
     outputs.push_back(out.transpose(1, 2).reshape({batch.trees * batch.length, -1}));
   }
   const at::Tensor all = outputs.size() == 1 ? outputs[0] : at::cat(outputs, 0);

@@ -24,11 +24,11 @@ class ForestAttention {
 
  private:
   struct Batch {
-    int64_t trees = 0, length = 0;     // padded shape
-    bool identity = false;             // the batch is the forest in order without padding: nothing to gather
-    bool chains = true;                // every tree is one branch
-    int64_t longest = 0;               // longest path, to see whether a window bites
-    at::Tensor gather;                 // [trees * length] i64 token of each slot (padding: the tree's first token)
+    int64_t trees = 0, length = 0;        // padded shape
+    bool identity = false;                // the batch is the forest in order without padding: nothing to gather
+    bool chains = true;                   // every tree is one branch
+    int64_t longest = 0;                  // longest path, to see whether a window bites
+    at::Tensor gather;                    // [trees * length] i64 token of each slot (padding: the tree's first token)
     std::map<int64_t, at::Tensor> masks;  // window -> [trees, 1, length, length] of the model's dtype, 0 or -inf
   };
 

@@ -23,10 +23,10 @@ struct Target {
   Linear LayerWeights::* linear;
 };
 
-constexpr Target kTargets[] = {
-    {"q_proj", "self_attn", &LayerWeights::q}, {"k_proj", "self_attn", &LayerWeights::k}, {"v_proj", "self_attn", &LayerWeights::v},
-    {"o_proj", "self_attn", &LayerWeights::o}, {"gate_proj", "mlp", &LayerWeights::gate}, {"up_proj", "mlp", &LayerWeights::up},
-    {"down_proj", "mlp", &LayerWeights::down}};
+constexpr Target kTargets[] = {{"q_proj", "self_attn", &LayerWeights::q}, {"k_proj", "self_attn", &LayerWeights::k},
+                               {"v_proj", "self_attn", &LayerWeights::v}, {"o_proj", "self_attn", &LayerWeights::o},
+                               {"gate_proj", "mlp", &LayerWeights::gate}, {"up_proj", "mlp", &LayerWeights::up},
+                               {"down_proj", "mlp", &LayerWeights::down}};
 
 // Calls use(name, linear) for every layer that carries an adapter, with its module name.
 template <typename M, typename Use>
@@ -48,9 +48,12 @@ std::vector<Parameter> add_lora(Model& model, const LoraOptions& options) {
   if (options.targets.empty()) fail(ErrorCode::INVALID_ARGUMENT, "lora.targets: expected at least one layer name");
   std::mt19937_64 random(options.seed);
   for (const std::string& wanted : options.targets) {
-    const auto target = std::find_if(std::begin(kTargets), std::end(kTargets), [&](const Target& t) { return wanted == t.name; });
+    const auto target =
+        std::find_if(std::begin(kTargets), std::end(kTargets), [&](const Target& t) { return wanted == t.name; });
     if (target == std::end(kTargets)) {
-      fail(ErrorCode::INVALID_ARGUMENT, "lora.targets: expected q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj or down_proj, got '", wanted, "'");
+      fail(ErrorCode::INVALID_ARGUMENT,
+           "lora.targets: expected q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj or down_proj, got '", wanted,
+           "'");
     }
     for (LayerWeights& layer : model.layers()) {
       Linear& linear = layer.*target->linear;
@@ -59,8 +62,10 @@ std::vector<Parameter> add_lora(Model& model, const LoraOptions& options) {
       const double bound = 1.0 / std::sqrt(static_cast<double>(in));
       float* data = a.data_ptr<float>();
       // 53 random bits to [0, 1): std::uniform_real_distribution differs between standard libraries.
-      for (int64_t i = 0; i < a.numel(); ++i) data[i] = static_cast<float>((static_cast<double>(random() >> 11) * 0x1p-53 * 2 - 1) * bound);
-      linear.lora = LoraPair{a.to(linear.weight.options()), at::zeros({out, options.rank}, linear.weight.options()), options.alpha / static_cast<double>(options.rank)};
+      for (int64_t i = 0; i < a.numel(); ++i)
+        data[i] = static_cast<float>((static_cast<double>(random() >> 11) * 0x1p-53 * 2 - 1) * bound);
+      linear.lora = LoraPair{a.to(linear.weight.options()), at::zeros({out, options.rank}, linear.weight.options()),
+                             options.alpha / static_cast<double>(options.rank)};
     }
   }
   std::vector<Parameter> parameters;
@@ -83,7 +88,8 @@ void merge_lora(Model& model) {
   remove_lora(model);
 }
 
-void save_lora(const Model& model, const LoraOptions& options, const std::filesystem::path& directory, const std::string& base_model) {
+void save_lora(const Model& model, const LoraOptions& options, const std::filesystem::path& directory,
+               const std::string& base_model) {
   TensorMap tensors;
   each_adapter(model, [&](const std::string& name, const Linear& linear) {
     tensors["base_model.model." + name + ".lora_A.weight"] = linear.lora->a.detach().to(at::kCPU);

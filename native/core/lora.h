@@ -20,6 +20,7 @@ void remove_lora(Model& model);
 void merge_lora(Model& model);
 
 // adapter_model.safetensors and adapter_config.json.
-void save_lora(const Model& model, const LoraOptions& options, const std::filesystem::path& directory, const std::string& base_model);
+void save_lora(const Model& model, const LoraOptions& options, const std::filesystem::path& directory,
+               const std::string& base_model);
 
 }  // namespace stepward

@@ -32,7 +32,7 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& 
     const ErrorCode code = errno == ENOENT ? ErrorCode::FILE_NOT_FOUND : ErrorCode::IO_ERROR;
     fail(code, file.string(), " could not be opened: ", std::strerror(errno));
   }
-  struct stat status {};
+  struct stat status{};
   if (::fstat(descriptor.value, &status) != 0) {
     fail(ErrorCode::IO_ERROR, file.string(), " could not be read: ", std::strerror(errno));
   }

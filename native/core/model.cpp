@@ -1,5 +1,5 @@
-// Loading a model, and the transformer itself: one layer reads top to bottom. Attention is passed in, so that the forest
-// pass and cached decoding share everything else.
+// Loading a model, and the transformer itself: one layer reads top to bottom. Attention is passed in, so that the
+// forest pass and cached decoding share everything else.
 #include "stepward/model.h"
 
 #include <ATen/TensorOperators.h>
@@ -26,12 +26,14 @@ at::Device resolve_device(const std::string& name) {
   const bool usable = false;
 #endif
   if (name == "cpu" || (name == "auto" && !usable)) return at::Device(at::kCPU);
-  if (name != "auto" && name != "cuda") fail(ErrorCode::INVALID_ARGUMENT, "device: expected auto, cpu or cuda, got '", name, "'");
+  if (name != "auto" && name != "cuda")
+    fail(ErrorCode::INVALID_ARGUMENT, "device: expected auto, cpu or cuda, got '", name, "'");
   if (!usable) {
 #ifdef STEPWARD_CUDA
     fail(ErrorCode::UNSUPPORTED_DEVICE, "device cuda: libtorch finds no usable CUDA device");
 #else
-    fail(ErrorCode::UNSUPPORTED_DEVICE, "device cuda: this addon was built without CUDA; install a CUDA libtorch and nvcc and build it again");
+    fail(ErrorCode::UNSUPPORTED_DEVICE,
+         "device cuda: this addon was built without CUDA; install a CUDA libtorch and nvcc and build it again");
 #endif
   }
   return at::Device(at::kCUDA, 0);
@@ -39,16 +41,18 @@ at::Device resolve_device(const std::string& name) {
 
 at::ScalarType resolve_dtype(const std::string& name, const at::Device& device) {
   if (name == "float32" || (name == "auto" && device.is_cpu())) return at::kFloat;
-  if (name != "auto" && name != "bfloat16") fail(ErrorCode::INVALID_ARGUMENT, "dtype: expected auto, float32 or bfloat16, got '", name, "'");
+  if (name != "auto" && name != "bfloat16")
+    fail(ErrorCode::INVALID_ARGUMENT, "dtype: expected auto, float32 or bfloat16, got '", name, "'");
   if (device.is_cpu() && !cpu_bfloat16()) {
     fail(ErrorCode::UNSUPPORTED_DEVICE,
-         "dtype bfloat16: this CPU has neither AVX512-BF16 nor AMX, where bfloat16 products are 3 to 80 times slower than float32; use float32");
+         "dtype bfloat16: this CPU has neither AVX512-BF16 nor AMX, where bfloat16 products are 3 to 80 times slower "
+         "than float32; use float32");
   }
   return at::kBFloat16;
 }
 
-// Half-split rotation (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin), as transformers lays heads out (arXiv 2104.09864).
-// x [T, heads, head_dim]; cos, sin [T, 1, head_dim / 2].
+// Half-split rotation (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin), as transformers lays heads out (arXiv
+// 2104.09864). x [T, heads, head_dim]; cos, sin [T, 1, head_dim / 2].
 at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
   const int64_t half = x.size(2) / 2;
   const at::Tensor x1 = x.narrow(2, 0, half), x2 = x.narrow(2, half, half);
@@ -64,10 +68,12 @@ std::unique_ptr<Model> Model::load(const ModelOptions& options) {
   model->config_ = read_model_config(options.directory);
   model->source_ = options.directory;
   const ModelConfig& config = model->config_;
-  TensorMap weights = options.init_seed ? init_weights(config, *options.init_seed, dtype) : load_weights(options.directory, config, dtype);
+  TensorMap weights = options.init_seed ? init_weights(config, *options.init_seed, dtype)
+                                        : load_weights(options.directory, config, dtype);
   const auto take = [&](const std::string& name) {
     const auto found = weights.find(name);
-    if (found == weights.end()) fail(ErrorCode::CHECKPOINT_INVALID, options.directory.string(), ": tensor ", name, " is missing");
+    if (found == weights.end())
+      fail(ErrorCode::CHECKPOINT_INVALID, options.directory.string(), ": tensor ", name, " is missing");
     return found->second.to(device);
   };
   const auto take_linear = [&](const std::string& name, bool bias) {
@@ -78,7 +84,8 @@ std::unique_ptr<Model> Model::load(const ModelOptions& options) {
   model->final_norm_ = take("model.norm.weight");
   model->head_ = config.tie_word_embeddings ? model->embedding_ : take("lm_head.weight");
   for (int64_t i = 0; i < config.num_layers; ++i) {
-    const std::string layer = "model.layers." + std::to_string(i) + ".", attention = layer + "self_attn.", mlp = layer + "mlp.";
+    const std::string layer = "model.layers." + std::to_string(i) + ".", attention = layer + "self_attn.",
+                      mlp = layer + "mlp.";
     LayerWeights w;
     w.input_norm = take(layer + "input_layernorm.weight");
     w.post_attention_norm = take(layer + "post_attention_layernorm.weight");
@@ -101,8 +108,12 @@ std::unique_ptr<Model> Model::load(const ModelOptions& options) {
   return model;
 }
 
-at::Device Model::device() const { return embedding_.device(); }
-at::ScalarType Model::dtype() const { return embedding_.scalar_type(); }
+at::Device Model::device() const {
+  return embedding_.device();
+}
+at::ScalarType Model::dtype() const {
+  return embedding_.scalar_type();
+}
 
 TensorMap Model::weights() const {
   TensorMap map;
@@ -118,7 +129,8 @@ TensorMap Model::weights() const {
   if (!config_.tie_word_embeddings) put("lm_head.weight", head_);
   for (size_t i = 0; i < layers_.size(); ++i) {
     const LayerWeights& w = layers_[i];
-    const std::string layer = "model.layers." + std::to_string(i) + ".", attention = layer + "self_attn.", mlp = layer + "mlp.";
+    const std::string layer = "model.layers." + std::to_string(i) + ".", attention = layer + "self_attn.",
+                      mlp = layer + "mlp.";
     put(layer + "input_layernorm.weight", w.input_norm);
     put(layer + "post_attention_layernorm.weight", w.post_attention_norm);
     put_linear(attention + "q_proj", w.q);
@@ -148,7 +160,8 @@ void Model::save(const std::filesystem::path& directory) const {
 
 at::Tensor Model::apply(const Linear& linear, const at::Tensor& x) const {
   at::Tensor y = linear.bias.defined() ? at::linear(x, linear.weight, linear.bias) : at::linear(x, linear.weight);
-  if (linear.lora && adapters_off_ == 0) y = y + at::linear(at::linear(x, linear.lora->a), linear.lora->b) * linear.lora->scale;
+  if (linear.lora && adapters_off_ == 0)
+    y = y + at::linear(at::linear(x, linear.lora->a), linear.lora->b) * linear.lora->scale;
   return y;
 }
 

@@ -8,8 +8,8 @@
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/_fused_adamw.h>
-#include <ATen/ops/stack.h>
 #include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
@@ -72,8 +72,9 @@ double Optimizer::step(double learning_rate) {
     Group& group = groups_[g];
     if (options_.optimizer == "adamw") {
       at::_foreach_add_(group.steps, at::Scalar(1));  // the fused step divides by 1 - beta^step and does not count
-      at::_fused_adamw_(group.masters, gradients[g], group.exp_avg, group.exp_avg_sq, {}, group.steps, learning_rate, options_.beta1,
-                        options_.beta2, group.weight_decay, options_.eps, /*amsgrad=*/false, /*maximize=*/false);
+      at::_fused_adamw_(group.masters, gradients[g], group.exp_avg, group.exp_avg_sq, {}, group.steps, learning_rate,
+                        options_.beta1, options_.beta2, group.weight_decay, options_.eps, /*amsgrad=*/false,
+                        /*maximize=*/false);
     } else {
       if (group.weight_decay > 0) at::_foreach_add_(gradients[g], group.masters, group.weight_decay);
       at::_foreach_add_(group.masters, gradients[g], -learning_rate);

@@ -21,7 +21,8 @@ kernels::PreferenceLossKind preference_loss_kind(const std::string& name) {
 }
 
 PreferenceLossOutput preference_loss(const PreferenceLossTensors& in, const kernels::PreferenceLossParams& params) {
-  PreferenceLossOutput out{at::empty_like(in.policy_chosen), at::empty_like(in.policy_chosen), at::empty_like(in.policy_chosen)};
+  PreferenceLossOutput out{at::empty_like(in.policy_chosen), at::empty_like(in.policy_chosen),
+                           at::empty_like(in.policy_chosen)};
   const kernels::PreferencePairs pairs{in.policy_chosen.numel(),
                                        in.policy_chosen.const_data_ptr<float>(),
                                        in.policy_rejected.const_data_ptr<float>(),
@@ -30,7 +31,8 @@ PreferenceLossOutput preference_loss(const PreferenceLossTensors& in, const kern
                                        in.weight.const_data_ptr<float>(),
                                        in.chosen_length.const_data_ptr<int32_t>(),
                                        in.rejected_length.const_data_ptr<int32_t>()};
-  const kernels::PreferenceGradients gradients{out.loss.data_ptr<float>(), out.grad_chosen.data_ptr<float>(), out.grad_rejected.data_ptr<float>()};
+  const kernels::PreferenceGradients gradients{out.loss.data_ptr<float>(), out.grad_chosen.data_ptr<float>(),
+                                               out.grad_rejected.data_ptr<float>()};
 #ifdef STEPWARD_CUDA
   if (in.policy_chosen.is_cuda()) {
     kernels::preference_loss_cuda(pairs, params, gradients, c10::cuda::getCurrentCUDAStream().stream());

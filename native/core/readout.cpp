@@ -12,8 +12,8 @@
 
 namespace stepward {
 
-ReadoutResult readout(const Model& model, const Forest& forest, const std::vector<int32_t>& nodes, const std::vector<int32_t>& labels,
-                      const CancelFlag& cancel) {
+ReadoutResult readout(const Model& model, const Forest& forest, const std::vector<int32_t>& nodes,
+                      const std::vector<int32_t>& labels, const CancelFlag& cancel) {
   at::NoGradGuard no_grad;
   validate_forest(forest, model.config().vocab_size, model.config().max_positions);
   for (int32_t label : labels) {
@@ -26,7 +26,8 @@ ReadoutResult readout(const Model& model, const Forest& forest, const std::vecto
   result.logprobs.resize(nodes.size() * labels.size());
   for (size_t i = 0; i < nodes.size(); ++i) {
     if (nodes[i] < 0 || nodes[i] >= forest.num_segments()) {
-      fail(ErrorCode::INVALID_ARGUMENT, "nodes: entry ", i, " is ", nodes[i], ", expected a segment in [0, ", forest.num_segments(), ")");
+      fail(ErrorCode::INVALID_ARGUMENT, "nodes: entry ", i, " is ", nodes[i], ", expected a segment in [0, ",
+           forest.num_segments(), ")");
     }
   }
   for (const TreeRange& range : tree_batches(forest, 8192)) {
@@ -37,7 +38,8 @@ ReadoutResult readout(const Model& model, const Forest& forest, const std::vecto
     for (size_t i = 0; i < nodes.size(); ++i) {
       if (nodes[i] < range.first_segment || nodes[i] >= range.end_segment) continue;
       const int32_t segment = nodes[i] - range.first_segment;
-      if (packed.last_token[segment] < 0) fail(ErrorCode::INVALID_ARGUMENT, "nodes: entry ", i, " has no token before it to read after");
+      if (packed.last_token[segment] < 0)
+        fail(ErrorCode::INVALID_ARGUMENT, "nodes: entry ", i, " has no token before it to read after");
       entries.push_back(static_cast<int64_t>(i));
       last.push_back(packed.last_token[segment]);
       result.prefix_free_tokens += packed.position[packed.last_token[segment]] + 1;
@@ -48,8 +50,10 @@ ReadoutResult readout(const Model& model, const Forest& forest, const std::vecto
     std::vector<int32_t> targets;
     for (size_t i = 0; i < entries.size(); ++i) targets.insert(targets.end(), labels.begin(), labels.end());
     const at::Tensor rows = hidden.repeat_interleave(count, 0);
-    const std::vector<float> values = to_floats(selected_logprobs(rows, model.head(), index_tensor(targets, model.device())));
-    for (size_t i = 0; i < entries.size(); ++i) std::copy_n(values.begin() + i * count, count, result.logprobs.begin() + entries[i] * count);
+    const std::vector<float> values =
+        to_floats(selected_logprobs(rows, model.head(), index_tensor(targets, model.device())));
+    for (size_t i = 0; i < entries.size(); ++i)
+      std::copy_n(values.begin() + i * count, count, result.logprobs.begin() + entries[i] * count);
   }
   return result;
 }

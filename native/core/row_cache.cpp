@@ -13,7 +13,8 @@
 
 namespace stepward {
 
-RowCache::RowCache(const Model& model, int64_t rows, int64_t capacity) : config_(model.config()), capacity_(capacity), lengths_(rows, 0) {
+RowCache::RowCache(const Model& model, int64_t rows, int64_t capacity)
+    : config_(model.config()), capacity_(capacity), lengths_(rows, 0) {
   const auto options = at::TensorOptions().device(model.device()).dtype(model.dtype());
   for (int64_t i = 0; i < config_.num_layers; ++i) {
     keys_.push_back(at::zeros({rows, capacity, config_.num_kv_heads, config_.head_dim}, options));
@@ -26,7 +27,8 @@ int64_t RowCache::bytes_per_token(const Model& model) {
   return c.num_layers * 2 * c.num_kv_heads * c.head_dim * static_cast<int64_t>(c10::elementSize(model.dtype()));
 }
 
-void RowCache::fill(const KeyValues& kv, const std::vector<int64_t>& rows, const std::vector<std::vector<int64_t>>& slots) {
+void RowCache::fill(const KeyValues& kv, const std::vector<int64_t>& rows,
+                    const std::vector<std::vector<int64_t>>& slots) {
   std::vector<int64_t> from, to;
   for (size_t i = 0; i < rows.size(); ++i) {
     lengths_[rows[i]] = static_cast<int64_t>(slots[i].size());
@@ -80,7 +82,8 @@ at::Tensor RowCache::attend(int64_t layer, const at::Tensor& q, const at::Tensor
   values_[layer].flatten(0, 1).index_copy_(0, write_slots_, v);
   // The query heads that share a KV head stand as that head's queries, so keys are read once for all of them.
   const at::Tensor queries = q.view({rows, kv_heads, group, config_.head_dim});
-  const at::Tensor keys = keys_[layer].narrow(1, 0, longest_).transpose(1, 2), values = values_[layer].narrow(1, 0, longest_).transpose(1, 2);
+  const at::Tensor keys = keys_[layer].narrow(1, 0, longest_).transpose(1, 2),
+                   values = values_[layer].narrow(1, 0, longest_).transpose(1, 2);
   return at::scaled_dot_product_attention(queries, keys, values, layer_mask_[layer]).reshape({rows, -1});
 }
 

@@ -29,8 +29,8 @@ class RowCache {
   void begin_step();
   void end_step();
 
-  // Moves rows from[i] into to[i] and drops every row from `rows` on: survivors fill the holes that finished rows leave,
-  // so a row is copied at most once each time, not the whole cache.
+  // Moves rows from[i] into to[i] and drops every row from `rows` on: survivors fill the holes that finished rows
+  // leave, so a row is copied at most once each time, not the whole cache.
   void shrink(int64_t rows, const std::vector<int64_t>& from, const std::vector<int64_t>& to);
 
   // [R] cached tokens of each row.
@@ -45,7 +45,7 @@ class RowCache {
   std::vector<at::Tensor> keys_, values_;  // per layer [R, capacity, kv_heads, head_dim]
   // Of the current step:
   int64_t longest_ = 0;
-  at::Tensor write_slots_;             // [R] i64 into [R * capacity]
+  at::Tensor write_slots_;              // [R] i64 into [R * capacity]
   std::vector<at::Tensor> layer_mask_;  // per layer [R, 1, 1, longest] 0 or -inf
 };
 

@@ -149,8 +149,7 @@ at::Tensor make_view(const std::shared_ptr<const MappedFile>& mapped, const Entr
     std::memcpy(copy.mutable_data_ptr(), data, entry.end - entry.begin);
     return copy;
   }
-  return at::from_blob(
-      const_cast<std::byte*>(data), entry.shape, [mapped](void*) {}, entry.dtype);
+  return at::from_blob(const_cast<std::byte*>(data), entry.shape, [mapped](void*) {}, entry.dtype);
 }
 
 }  // namespace

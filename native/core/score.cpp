@@ -30,12 +30,13 @@ ForestLogprobs forest_logprobs(const Model& model, const Forest& forest, const s
   return result;
 }
 
-std::vector<float> score(const Model& model, const Forest& forest, const std::vector<uint8_t>& scored, int64_t max_tokens,
-                         const CancelFlag& cancel) {
+std::vector<float> score(const Model& model, const Forest& forest, const std::vector<uint8_t>& scored,
+                         int64_t max_tokens, const CancelFlag& cancel) {
   at::NoGradGuard no_grad;
   validate_forest(forest, model.config().vocab_size, model.config().max_positions);
   if (static_cast<int64_t>(scored.size()) != forest.num_segments()) {
-    fail(ErrorCode::INVALID_ARGUMENT, "scored: expected one entry per segment (", forest.num_segments(), "), got ", scored.size());
+    fail(ErrorCode::INVALID_ARGUMENT, "scored: expected one entry per segment (", forest.num_segments(), "), got ",
+         scored.size());
   }
   std::vector<float> logprobs(forest.tokens.size(), std::numeric_limits<float>::quiet_NaN());
   for (const TreeRange& range : tree_batches(forest, max_tokens)) {
@@ -44,7 +45,8 @@ std::vector<float> score(const Model& model, const Forest& forest, const std::ve
     const std::vector<uint8_t> wanted(scored.begin() + range.first_segment, scored.begin() + range.end_segment);
     const ForestLogprobs result = forest_logprobs(model, part, wanted);
     const std::vector<float> values = to_floats(result.values);
-    for (size_t i = 0; i < values.size(); ++i) logprobs[forest.offsets[range.first_segment] + result.tokens[i]] = values[i];
+    for (size_t i = 0; i < values.size(); ++i)
+      logprobs[forest.offsets[range.first_segment] + result.tokens[i]] = values[i];
   }
   return logprobs;
 }

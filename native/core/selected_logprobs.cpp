@@ -49,41 +49,49 @@ at::Tensor logits_block(const at::Tensor& hidden, const at::Tensor& weight, int6
   return at::mm(hidden, weight.narrow(0, first_column, columns).t()).to(at::kFloat);
 }
 
-void update(const at::Tensor& logits, int64_t first_column, const int32_t* targets, float* max, float* sum, float* target_logit) {
+void update(const at::Tensor& logits, int64_t first_column, const int32_t* targets, float* max, float* sum,
+            float* target_logit) {
   const kernels::LogitBlock block = block_of(logits, first_column);
 #ifdef STEPWARD_CUDA
-  if (logits.is_cuda()) return kernels::logprob_update_cuda(block, targets, max, sum, target_logit, c10::cuda::getCurrentCUDAStream().stream());
+  if (logits.is_cuda())
+    return kernels::logprob_update_cuda(block, targets, max, sum, target_logit,
+                                        c10::cuda::getCurrentCUDAStream().stream());
 #endif
   at::parallel_for(0, block.rows, 16, [&](int64_t begin, int64_t end) {
-    kernels::logprob_update_cpu(rows_of(block, begin, end), targets + begin, max + begin, sum + begin, target_logit + begin);
+    kernels::logprob_update_cpu(rows_of(block, begin, end), targets + begin, max + begin, sum + begin,
+                                target_logit + begin);
   });
 }
 
-void backward_in_place(const at::Tensor& logits, int64_t first_column, const int32_t* targets, const float* lse, const float* grad) {
+void backward_in_place(const at::Tensor& logits, int64_t first_column, const int32_t* targets, const float* lse,
+                       const float* grad) {
   const kernels::LogitBlock block = block_of(logits, first_column);
   float* data = logits.data_ptr<float>();
 #ifdef STEPWARD_CUDA
-  if (logits.is_cuda()) return kernels::logprob_backward_cuda(data, block, targets, lse, grad, c10::cuda::getCurrentCUDAStream().stream());
+  if (logits.is_cuda())
+    return kernels::logprob_backward_cuda(data, block, targets, lse, grad, c10::cuda::getCurrentCUDAStream().stream());
 #endif
   at::parallel_for(0, block.rows, 16, [&](int64_t begin, int64_t end) {
-    kernels::logprob_backward_cpu(data + begin * block.stride, rows_of(block, begin, end), targets + begin, lse + begin, grad + begin);
+    kernels::logprob_backward_cpu(data + begin * block.stride, rows_of(block, begin, end), targets + begin, lse + begin,
+                                  grad + begin);
   });
 }
 
 struct SelectedLogprobs : torch::autograd::Function<SelectedLogprobs> {
-  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets) {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& hidden,
+                            const at::Tensor& weight, const at::Tensor& targets) {
     const int64_t count = hidden.size(0), vocab = weight.size(0);
     const Blocks blocks = block_shape(count, vocab);
     const auto options = hidden.options().dtype(at::kFloat);
-    at::Tensor max = at::full({count}, -std::numeric_limits<float>::infinity(), options), sum = at::zeros({count}, options),
-               target_logit = at::zeros({count}, options);
+    at::Tensor max = at::full({count}, -std::numeric_limits<float>::infinity(), options),
+               sum = at::zeros({count}, options), target_logit = at::zeros({count}, options);
     for (int64_t row = 0; row < count; row += blocks.rows) {
       const int64_t rows = std::min(blocks.rows, count - row);
       const at::Tensor x = hidden.narrow(0, row, rows);
       for (int64_t column = 0; column < vocab; column += blocks.columns) {
         const at::Tensor z = logits_block(x, weight, column, std::min(blocks.columns, vocab - column));
-        update(z, column, targets.const_data_ptr<int32_t>() + row, max.data_ptr<float>() + row, sum.data_ptr<float>() + row,
-               target_logit.data_ptr<float>() + row);
+        update(z, column, targets.const_data_ptr<int32_t>() + row, max.data_ptr<float>() + row,
+               sum.data_ptr<float>() + row, target_logit.data_ptr<float>() + row);
       }
     }
     const at::Tensor log_sum = sum.log();
@@ -91,7 +99,8 @@ struct SelectedLogprobs : torch::autograd::Function<SelectedLogprobs> {
     return (target_logit - max) - log_sum;  // ten times closer than target - (max + log_sum): large terms cancel first
   }
 
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list gradients) {
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 torch::autograd::variable_list gradients) {
     const auto saved = context->get_saved_variables();
     const at::Tensor &hidden = saved[0], &weight = saved[1], &targets = saved[2], &lse = saved[3];
     const at::Tensor grad = gradients[0].contiguous();
@@ -107,12 +116,14 @@ struct SelectedLogprobs : torch::autograd::Function<SelectedLogprobs> {
       for (int64_t column = 0; column < vocab; column += blocks.columns) {
         const int64_t columns = std::min(blocks.columns, vocab - column);
         at::Tensor dz = logits_block(x, weight, column, columns);
-        backward_in_place(dz, column, targets.const_data_ptr<int32_t>() + row, lse.const_data_ptr<float>() + row, grad.const_data_ptr<float>() + row);
+        backward_in_place(dz, column, targets.const_data_ptr<int32_t>() + row, lse.const_data_ptr<float>() + row,
+                          grad.const_data_ptr<float>() + row);
         grad_x.addmm_(dz, weight.narrow(0, column, columns).to(at::kFloat));
         if (grad_weight.defined()) grad_weight.narrow(0, column, columns).addmm_(dz.t(), x.to(at::kFloat));
       }
     }
-    return {grad_hidden.to(hidden.scalar_type()), grad_weight.defined() ? grad_weight.to(weight.scalar_type()) : at::Tensor(), at::Tensor()};
+    return {grad_hidden.to(hidden.scalar_type()),
+            grad_weight.defined() ? grad_weight.to(weight.scalar_type()) : at::Tensor(), at::Tensor()};
   }
 };
 
@@ -120,8 +131,8 @@ struct SelectedLogprobs : torch::autograd::Function<SelectedLogprobs> {
 
 at::Tensor selected_logprobs(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets) {
   if (hidden.dim() != 2 || weight.dim() != 2 || hidden.size(1) != weight.size(1) || targets.numel() != hidden.size(0)) {
-    fail(ErrorCode::INVALID_ARGUMENT, "selected_logprobs: expected hidden [n, d], weight [vocab, d], targets [n], got ", hidden.sizes(), ", ",
-         weight.sizes(), ", ", targets.sizes());
+    fail(ErrorCode::INVALID_ARGUMENT, "selected_logprobs: expected hidden [n, d], weight [vocab, d], targets [n], got ",
+         hidden.sizes(), ", ", weight.sizes(), ", ", targets.sizes());
   }
   return SelectedLogprobs::apply(hidden.contiguous(), weight, targets.to(at::kInt).contiguous());
 }

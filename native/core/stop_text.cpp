@@ -7,13 +7,15 @@
 
 namespace stepward {
 
-StopText::StopText(const TokenBytes& token_bytes, const std::vector<std::string>& stop) : token_bytes_(token_bytes), stop_(stop) {
+StopText::StopText(const TokenBytes& token_bytes, const std::vector<std::string>& stop)
+    : token_bytes_(token_bytes), stop_(stop) {
   for (const std::string& text : stop) {
     if (text.empty()) fail(ErrorCode::INVALID_ARGUMENT, "stop: a stop text must not be empty");
     longest_ = std::max(longest_, text.size());
   }
   if (!stop.empty() && token_bytes.offsets.empty()) {
-    fail(ErrorCode::INVALID_ARGUMENT, "stop: stop texts need the texts of the tokens, but the model folder has no tokenizer");
+    fail(ErrorCode::INVALID_ARGUMENT,
+         "stop: stop texts need the texts of the tokens, but the model folder has no tokenizer");
   }
 }
 
@@ -23,7 +25,8 @@ bool StopText::add(State& state, int32_t token) const {
   const size_t before = state.tail.size();
   state.tail.append(token_bytes_.bytes, begin, length);
 
-  // A match counts once it ends inside the new token (earlier ends were seen before) and past the first visible character.
+  // A match counts once it ends inside the new token (earlier ends were seen before) and past the first visible
+  // character.
   size_t covered = before;
   if (!state.has_text) {
     while (covered < state.tail.size() && std::isspace(static_cast<unsigned char>(state.tail[covered]))) ++covered;

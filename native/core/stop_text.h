@@ -8,14 +8,14 @@
 
 namespace stepward {
 
-// The stop texts of a request; rows keep a StopState each.
+// The stop texts of a request; rows keep a State each.
 class StopText {
  public:
   // Throws INVALID_ARGUMENT where stop texts are given but the token texts are not, or a stop text is empty.
   StopText(const TokenBytes& token_bytes, const std::vector<std::string>& stop);
 
   struct State {
-    std::string tail;      // as much of the text's end as a stop text could still span
+    std::string tail;       // as much of the text's end as a stop text could still span
     bool has_text = false;  // whether the new text holds a non-blank character so far
   };
 

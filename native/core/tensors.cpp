@@ -16,9 +16,15 @@ at::Tensor copy_of(const std::vector<From>& values, at::ScalarType dtype, const 
 
 }  // namespace
 
-at::Tensor index_tensor(const std::vector<int32_t>& values, const at::Device& device) { return copy_of<int64_t>(values, at::kLong, device); }
-at::Tensor index_tensor(const std::vector<int64_t>& values, const at::Device& device) { return copy_of<int64_t>(values, at::kLong, device); }
-at::Tensor float_tensor(const std::vector<float>& values, const at::Device& device) { return copy_of<float>(values, at::kFloat, device); }
+at::Tensor index_tensor(const std::vector<int32_t>& values, const at::Device& device) {
+  return copy_of<int64_t>(values, at::kLong, device);
+}
+at::Tensor index_tensor(const std::vector<int64_t>& values, const at::Device& device) {
+  return copy_of<int64_t>(values, at::kLong, device);
+}
+at::Tensor float_tensor(const std::vector<float>& values, const at::Device& device) {
+  return copy_of<float>(values, at::kFloat, device);
+}
 
 std::vector<float> to_floats(const at::Tensor& tensor) {
   const at::Tensor host = tensor.detach().to(at::kCPU, at::kFloat).contiguous();

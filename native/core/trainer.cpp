@@ -2,7 +2,6 @@
 // pairs, and back through the forest.
 #include "stepward/trainer.h"
 
-#include <algorithm>
 #include <cmath>
 #include <optional>
 
@@ -12,6 +11,7 @@
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include "core/completions.h"
 #include "core/lora.h"
 #include "core/optimizer.h"
 #include "core/preference_loss.h"
@@ -22,72 +22,22 @@
 namespace stepward {
 namespace {
 
-void check_batch(const Model& model, const PreferenceBatch& batch) {
-  validate_forest(batch.forest, model.config().vocab_size, model.config().max_positions);
-  const int64_t completions = static_cast<int64_t>(batch.completion_offsets.size()) - 1, pairs = static_cast<int64_t>(batch.chosen.size());
-  if (completions < 0 || batch.completion_offsets.front() != 0 || batch.completion_offsets.back() != static_cast<int64_t>(batch.completion_segments.size())) {
-    fail(ErrorCode::INVALID_ARGUMENT, "completionOffsets: expected to run from 0 to ", batch.completion_segments.size());
-  }
-  for (int32_t segment : batch.completion_segments) {
-    if (segment < 0 || segment >= batch.forest.num_segments()) fail(ErrorCode::INVALID_ARGUMENT, "completionSegments: ", segment, " is no segment");
-  }
-  if (static_cast<int64_t>(batch.rejected.size()) != pairs || static_cast<int64_t>(batch.weight.size()) != pairs) {
-    fail(ErrorCode::INVALID_ARGUMENT, "rejected, weight: expected one entry per pair (", pairs, "), got ", batch.rejected.size(), " and ", batch.weight.size());
-  }
-  for (const auto* side : {&batch.chosen, &batch.rejected}) {
-    for (int32_t completion : *side) {
-      if (completion < 0 || completion >= completions) fail(ErrorCode::INVALID_ARGUMENT, "chosen, rejected: ", completion, " is no completion");
-    }
-  }
-}
-
 void check_loss(const PreferenceBatch& batch) {
   const int64_t completions = static_cast<int64_t>(batch.completion_offsets.size()) - 1;
   if (static_cast<int64_t>(batch.reference.size()) != completions) {
-    fail(ErrorCode::INVALID_ARGUMENT, "reference: expected one log-prob per completion (", completions, "), got ", batch.reference.size());
+    fail(ErrorCode::INVALID_ARGUMENT, "reference: expected one log-prob per completion (", completions, "), got ",
+         batch.reference.size());
   }
   if (!(batch.beta > 0)) fail(ErrorCode::INVALID_ARGUMENT, "beta: expected a number > 0, got ", batch.beta);
   if (!(batch.label_smoothing >= 0 && batch.label_smoothing < 0.5f)) {
     fail(ErrorCode::INVALID_ARGUMENT, "labelSmoothing: expected a number in [0, 0.5), got ", batch.label_smoothing);
   }
-  if (!(batch.sft_weight >= 0)) fail(ErrorCode::INVALID_ARGUMENT, "sftWeight: expected a number >= 0, got ", batch.sft_weight);
-  if (!(batch.pair_norm > 0)) fail(ErrorCode::INVALID_ARGUMENT, "pairNorm: expected a number > 0, got ", batch.pair_norm);
-  if (batch.sft_weight > 0 && !(batch.token_norm > 0)) fail(ErrorCode::INVALID_ARGUMENT, "tokenNorm: expected a number > 0, got ", batch.token_norm);
-}
-
-// Log-prob of each completion, summed in float64 over its tokens, and its number of scored tokens.
-struct CompletionLogprobs {
-  at::Tensor values;             // [C] f64, differentiable where grad mode is on
-  std::vector<int32_t> lengths;  // [C]
-};
-
-CompletionLogprobs completion_logprobs(const Model& model, const PreferenceBatch& batch) {
-  std::vector<uint8_t> scored(batch.forest.num_segments(), 0);
-  for (int32_t segment : batch.completion_segments) scored[segment] = 1;
-  const ForestLogprobs tokens = forest_logprobs(model, batch.forest, scored);
-
-  // Where each scored segment's values stand: tokens are ascending, so a segment's values are consecutive.
-  const int64_t completions = static_cast<int64_t>(batch.completion_offsets.size()) - 1;
-  std::vector<int64_t> value_index, completion_index;
-  CompletionLogprobs result;
-  result.lengths.assign(completions, 0);
-  for (int64_t c = 0; c < completions; ++c) {
-    for (int32_t i = batch.completion_offsets[c]; i < batch.completion_offsets[c + 1]; ++i) {
-      const int32_t segment = batch.completion_segments[i];
-      const auto first = std::lower_bound(tokens.tokens.begin(), tokens.tokens.end(), batch.forest.offsets[segment]);
-      const auto last = std::lower_bound(first, tokens.tokens.end(), batch.forest.offsets[segment + 1]);
-      for (auto token = first; token != last; ++token) {
-        value_index.push_back(token - tokens.tokens.begin());
-        completion_index.push_back(c);
-      }
-      result.lengths[c] += static_cast<int32_t>(last - first);
-    }
-    if (result.lengths[c] == 0) fail(ErrorCode::INVALID_ARGUMENT, "completion ", c, " has no token to score");
-  }
-  const at::Device device = model.device();
-  const at::Tensor picked = tokens.values.to(at::kDouble).index_select(0, index_tensor(value_index, device));
-  result.values = at::zeros({completions}, picked.options().requires_grad(false)).index_add(0, index_tensor(completion_index, device), picked);
-  return result;
+  if (!(batch.sft_weight >= 0))
+    fail(ErrorCode::INVALID_ARGUMENT, "sftWeight: expected a number >= 0, got ", batch.sft_weight);
+  if (!(batch.pair_norm > 0))
+    fail(ErrorCode::INVALID_ARGUMENT, "pairNorm: expected a number > 0, got ", batch.pair_norm);
+  if (batch.sft_weight > 0 && !(batch.token_norm > 0))
+    fail(ErrorCode::INVALID_ARGUMENT, "tokenNorm: expected a number > 0, got ", batch.token_norm);
 }
 
 }  // namespace
@@ -98,11 +48,15 @@ struct Trainer::State {
   std::vector<Parameter> parameters;
   std::optional<Optimizer> optimizer;
 
-  // A step that failed must not leave half its gradients behind.
+  bool merged = false;
+
+  // A step that failed must not leave half its gradients behind, whatever failed in it.
   template <typename Work>
   auto guarded(const Work& work) {
     at::AutoGradMode with_grad(true);
     try {
+      if (merged)
+        fail(ErrorCode::INVALID_ARGUMENT, "this trainer's adapter was merged: there is nothing left to train");
       return work();
     } catch (...) {
       optimizer->zero_grad();
@@ -112,12 +66,17 @@ struct Trainer::State {
 };
 
 Trainer::Trainer(Model& model, const TrainerOptions& options) : state_(new State{model, options, {}, std::nullopt}) {
-  if (options.lora.rank != 0) {
-    state_->parameters = add_lora(model, options.lora);
-  } else {
-    for (const auto& [name, tensor] : model.weights()) state_->parameters.push_back({name, tensor});
+  try {
+    if (options.lora.rank != 0) {
+      state_->parameters = add_lora(model, options.lora);
+    } else {
+      for (const auto& [name, tensor] : model.weights()) state_->parameters.push_back({name, tensor});
+    }
+    state_->optimizer.emplace(state_->parameters, options);
+  } catch (...) {
+    remove_lora(model);  // no destructor runs: the next trainer would find, train and save the adapters made so far
+    throw;
   }
-  state_->optimizer.emplace(state_->parameters, options);
   for (Parameter& parameter : state_->parameters) parameter.tensor.set_requires_grad(true);
 }
 
@@ -130,22 +89,25 @@ Trainer::~Trainer() {
 }
 
 PreferenceResult Trainer::accumulate(const PreferenceBatch& batch, const CancelFlag& cancel) {
-  cancel.check();
   Model& model = state_->model;
-  check_batch(model, batch);
-  check_loss(batch);
-  const kernels::PreferenceLossParams params{preference_loss_kind(batch.loss), batch.beta, batch.label_smoothing};
   return state_->guarded([&] {
+    cancel.check();
+    check_completions(model, batch);
+    check_loss(batch);
+    const kernels::PreferenceLossParams params{preference_loss_kind(batch.loss), batch.beta, batch.label_smoothing};
     const CompletionLogprobs completions = completion_logprobs(model, batch);
     const at::Device device = model.device();
-    const at::Tensor policy = completions.values.detach().to(at::kFloat), reference = float_tensor(batch.reference, device);
+    const at::Tensor policy = completions.values.detach().to(at::kFloat),
+                     reference = float_tensor(batch.reference, device);
     const at::Tensor chosen = index_tensor(batch.chosen, device), rejected = index_tensor(batch.rejected, device);
-    const at::Tensor lengths = index_tensor(completions.lengths, device).to(at::kInt), weight = float_tensor(batch.weight, device);
+    const at::Tensor lengths = index_tensor(completions.lengths, device).to(at::kInt),
+                     weight = float_tensor(batch.weight, device);
     const auto of = [](const at::Tensor& values, const at::Tensor& side) { return values.index_select(0, side); };
 
-    const PreferenceLossOutput pairs = preference_loss({of(policy, chosen), of(policy, rejected), of(reference, chosen), of(reference, rejected), weight,
-                                                        of(lengths, chosen), of(lengths, rejected)},
-                                                       params);
+    const PreferenceLossOutput pairs =
+        preference_loss({of(policy, chosen), of(policy, rejected), of(reference, chosen), of(reference, rejected),
+                         weight, of(lengths, chosen), of(lengths, rejected)},
+                        params);
     at::Tensor grad = at::zeros_like(completions.values);
     grad.index_add_(0, chosen, pairs.grad_chosen.to(at::kDouble) / batch.pair_norm);
     grad.index_add_(0, rejected, pairs.grad_rejected.to(at::kDouble) / batch.pair_norm);
@@ -154,7 +116,8 @@ PreferenceResult Trainer::accumulate(const PreferenceBatch& batch, const CancelF
     result.pair_loss = to_floats(pairs.loss);
     result.loss = pairs.loss.to(at::kDouble).sum().item<double>() / batch.pair_norm;
     if (batch.token_norm > 0) {
-      // Mean negative log-prob of the chosen tokens (the NLL term of arXiv 2404.19733 eq. 2, over tokens of the step's pairs).
+      // Mean negative log-prob of the chosen tokens (the NLL term of arXiv 2404.19733 eq. 2, over tokens of the step's
+      // pairs).
       const at::Tensor nll_weight = weight.to(at::kDouble) / batch.token_norm;
       result.sft_loss = -(of(completions.values.detach(), chosen) * nll_weight).sum().item<double>();
       if (batch.sft_weight > 0) {
@@ -172,14 +135,16 @@ PreferenceResult Trainer::accumulate(const PreferenceBatch& batch, const CancelF
 }
 
 SftResult Trainer::accumulate(const SftBatch& batch, const CancelFlag& cancel) {
-  cancel.check();
   Model& model = state_->model;
-  validate_forest(batch.forest, model.config().vocab_size, model.config().max_positions);
-  if (static_cast<int64_t>(batch.segment_weight.size()) != batch.forest.num_segments()) {
-    fail(ErrorCode::INVALID_ARGUMENT, "segmentWeight: expected one entry per segment (", batch.forest.num_segments(), "), got ", batch.segment_weight.size());
-  }
-  if (!(batch.token_norm > 0)) fail(ErrorCode::INVALID_ARGUMENT, "tokenNorm: expected a number > 0, got ", batch.token_norm);
   return state_->guarded([&] {
+    cancel.check();
+    validate_forest(batch.forest, model.config().vocab_size, model.config().max_positions);
+    if (static_cast<int64_t>(batch.segment_weight.size()) != batch.forest.num_segments()) {
+      fail(ErrorCode::INVALID_ARGUMENT, "segmentWeight: expected one entry per segment (", batch.forest.num_segments(),
+           "), got ", batch.segment_weight.size());
+    }
+    if (!(batch.token_norm > 0))
+      fail(ErrorCode::INVALID_ARGUMENT, "tokenNorm: expected a number > 0, got ", batch.token_norm);
     std::vector<uint8_t> scored;
     for (float weight : batch.segment_weight) scored.push_back(weight != 0);
     const ForestLogprobs tokens = forest_logprobs(model, batch.forest, scored);
@@ -189,7 +154,8 @@ SftResult Trainer::accumulate(const SftBatch& batch, const CancelFlag& cancel) {
     if (result.scored_tokens == 0) return result;
     const PackedForest packed = pack_forest(batch.forest);
     std::vector<float> weights;
-    for (int64_t token : tokens.tokens) weights.push_back(static_cast<float>(-batch.segment_weight[packed.segment[token]] / batch.token_norm));
+    for (int64_t token : tokens.tokens)
+      weights.push_back(static_cast<float>(-batch.segment_weight[packed.segment[token]] / batch.token_norm));
     const at::Tensor grad = float_tensor(weights, model.device());
     result.loss = (tokens.values.detach().to(at::kDouble) * grad).sum().item<double>();
     if (!std::isfinite(result.loss)) fail(ErrorCode::NUMERICAL, "the SFT loss is ", result.loss);
@@ -202,26 +168,32 @@ SftResult Trainer::accumulate(const SftBatch& batch, const CancelFlag& cancel) {
 std::vector<float> Trainer::reference_logprobs(const PreferenceBatch& batch, const CancelFlag& cancel) {
   cancel.check();
   at::NoGradGuard no_grad;
-  check_batch(state_->model, batch);
+  check_completions(state_->model, batch);
   const Model::AdaptersOff off(state_->model);
   return to_floats(completion_logprobs(state_->model, batch).values);
 }
 
 double Trainer::apply(double learning_rate) {
-  if (!(learning_rate >= 0)) fail(ErrorCode::INVALID_ARGUMENT, "learningRate: expected a number >= 0, got ", learning_rate);
+  if (!(learning_rate >= 0))
+    fail(ErrorCode::INVALID_ARGUMENT, "learningRate: expected a number >= 0, got ", learning_rate);
   return state_->optimizer->step(learning_rate);
 }
 
-void Trainer::zero_grad() { state_->optimizer->zero_grad(); }
+void Trainer::zero_grad() {
+  state_->optimizer->zero_grad();
+}
 
 void Trainer::save_adapter(const std::filesystem::path& directory, const std::string& base_model) const {
-  if (state_->options.lora.rank == 0) fail(ErrorCode::INVALID_ARGUMENT, "saveAdapter: this trainer has no LoRA adapter");
+  if (state_->options.lora.rank == 0 || state_->merged)
+    fail(ErrorCode::INVALID_ARGUMENT, "saveAdapter: this trainer has no LoRA adapter");
   save_lora(state_->model, state_->options.lora, directory, base_model);
 }
 
 void Trainer::merge_adapter() {
-  if (state_->options.lora.rank == 0) fail(ErrorCode::INVALID_ARGUMENT, "mergeAdapter: this trainer has no LoRA adapter");
+  if (state_->options.lora.rank == 0 || state_->merged)
+    fail(ErrorCode::INVALID_ARGUMENT, "mergeAdapter: this trainer has no LoRA adapter");
   merge_lora(state_->model);
+  state_->merged = true;
 }
 
 }  // namespace stepward

@@ -31,10 +31,10 @@ struct PreferenceGradients {
 //   sigmoid      -(1 - e) log s(m) - e log s(-m): DPO (arXiv 2305.18290, eq. 7) at e = 0, else conservative DPO
 //                (Mitchell, "A note on DPO with noisy preferences", 2023). TRL's `sigmoid` has no smoothing.
 //   robust       (-(1 - e) log s(m) + e log s(-m)) / (1 - 2 e): robust DPO (arXiv 2403.00409), e the chance of a
-//   flipped label hinge        max(0, 1 - m): SLiC-HF (arXiv 2305.10425) on DPO's margin, as in RSO (arXiv 2309.06657)
-//   ipo          (d - 1 / (2 beta))^2, d = r(w) / |w| - r(l) / |l|: IPO (arXiv 2310.12036, eq. 17, beta its tau) with
-//   the
-//                log-ratios per token, which its authors confirmed to TRL
+//                flipped label
+//   hinge        max(0, 1 - m): SLiC-HF (arXiv 2305.10425) on DPO's margin, as in RSO (arXiv 2309.06657)
+//   ipo          (d - 1 / (2 beta))^2, d = r(w) / |w| - r(l) / |l|: IPO (arXiv 2310.12036, eq. 17, beta its tau)
+//                with the log-ratios per token, which its authors confirmed to TRL
 //   sigmoid_norm -log s(beta * d), d as for ipo: length-normalised DPO (Tulu 3, arXiv 2411.15124, section 5)
 // These are the definitions of TRL 1.16's DPOTrainer. Loss and gradients that are not finite come out as they are; a
 // weight of 0 gives 0 where the loss is finite.

@@ -17,8 +17,8 @@ struct SamplingParams {
 };
 
 // Which random stream a row draws from. A candidate depends on these alone, not on what else is in the batch:
-// noise of vocabulary id v is Philox4x32-10(key = mix(seed, tree_key), counter = (position, v / 4, step, candidate))[v
-// % 4].
+// noise of vocabulary id v is word v % 4 of Philox4x32-10(key = mix(seed, tree_key), counter = (position, v / 4, step,
+// candidate)).
 struct SampleKey {
   uint64_t tree_key;
   uint32_t step, candidate, position;

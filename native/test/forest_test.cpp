@@ -3,9 +3,9 @@
 
 #include <functional>
 
+#include "helpers/tiny_model.h"
 #include "stepward/error.h"
 #include "stepward/forest.h"
-#include "helpers/tiny_model.h"
 
 namespace stepward {
 namespace {
@@ -89,6 +89,10 @@ TEST(Forest, BadForestsAreRefusedByKind) {
   EXPECT_EQ(check(forest), ErrorCode::INVALID_ARGUMENT);
   forest = small();
   forest.offsets.back() = 7;
+  EXPECT_EQ(check(forest), ErrorCode::INVALID_ARGUMENT);
+  forest = small();
+  forest.offsets[1] =
+      forest.offsets.back() + 1;  // only the last offset may be trusted: nothing is read past the tokens
   EXPECT_EQ(check(forest), ErrorCode::INVALID_ARGUMENT);
   forest = small();
   forest.parents[3] = -1;

@@ -12,8 +12,8 @@
 #include <ATen/ops/randn.h>
 
 #include "core/tensors.h"
-#include "stepward/score.h"
 #include "helpers/tiny_model.h"
+#include "stepward/score.h"
 
 namespace stepward {
 namespace {

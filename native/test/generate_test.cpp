@@ -9,9 +9,9 @@
 
 #include "core/stop_text.h"
 #include "core/tensors.h"
+#include "helpers/tiny_model.h"
 #include "stepward/rollout.h"
 #include "stepward/score.h"
-#include "helpers/tiny_model.h"
 
 namespace stepward {
 namespace {

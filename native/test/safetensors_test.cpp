@@ -79,9 +79,8 @@ TEST(Safetensors, HeaderIsPaddedAndSorted) {
 TEST(Safetensors, WritingLeavesNothingBehindWhenItFails) {
   const TempDir directory;
   directory.write("a.safetensors", "old");
-  expect_error(ErrorCode::INVALID_ARGUMENT, {"x", "ComplexFloat"}, [&] {
-    write_safetensors(directory / "a.safetensors", {{"x", at::zeros({1}, at::kComplexFloat)}});
-  });
+  expect_error(ErrorCode::INVALID_ARGUMENT, {"x", "ComplexFloat"},
+               [&] { write_safetensors(directory / "a.safetensors", {{"x", at::zeros({1}, at::kComplexFloat)}}); });
   EXPECT_EQ(directory.read("a.safetensors"), "old");
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(directory.path()), {}), 1);
   expect_error(ErrorCode::IO_ERROR, {"none"}, [&] { write_safetensors(directory / "none/a.safetensors", {}); });

@@ -10,10 +10,11 @@
 #include <ATen/ops/log_sigmoid.h>
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 
 #include "core/tensors.h"
-#include "stepward/trainer.h"
 #include "helpers/tiny_model.h"
+#include "stepward/trainer.h"
 
 namespace stepward {
 namespace {
@@ -149,6 +150,38 @@ TEST(Trainer, SgdStepIsWeightsMinusRateTimesGradient) {
   for (const auto& [name, tensor] : model->weights()) EXPECT_TRUE(tensor.detach().equal(expected.at(name))) << name;
 }
 
+TEST(Trainer, AdamWFollowsItsDefinitionOverSeveralSteps) {
+  const auto model = tiny_model();
+  TrainerOptions options;
+  options.beta1 = 0.8;
+  options.beta2 = 0.95;
+  options.weight_decay = 0.1;
+  Trainer trainer(*model, options);
+  std::map<std::string, at::Tensor> weight, first, second;
+  for (const auto& [name, tensor] : model->weights()) {
+    weight[name] = tensor.detach().to(at::kDouble);
+    first[name] = at::zeros_like(weight[name]);
+    second[name] = at::zeros_like(weight[name]);
+  }
+  for (int step = 1; step <= 3; ++step) {
+    trainer.accumulate(step_tree(), CancelFlag());
+    // arXiv 1711.05101, algorithm 2.
+    for (const auto& [name, gradient] : gradients_of(*model)) {
+      const at::Tensor g = gradient.to(at::kDouble);
+      first[name] = first[name] * 0.8 + g * 0.2;
+      second[name] = second[name] * 0.95 + g * g * 0.05;
+      const double decay = g.dim() > 1 ? 0.1 : 0;
+      weight[name] =
+          weight[name] * (1 - 0.01 * decay) -
+          first[name] / (1 - std::pow(0.8, step)) / ((second[name] / (1 - std::pow(0.95, step))).sqrt() + 1e-8) * 0.01;
+    }
+    trainer.apply(0.01);
+  }
+  for (const auto& [name, tensor] : model->weights()) {
+    EXPECT_LT((tensor.detach().to(at::kDouble) - weight.at(name)).abs().max().item<double>(), 1e-6) << name;
+  }
+}
+
 TEST(Trainer, ClippingBoundsTheNormAndReportsItUnclipped) {
   const auto model = tiny_model();
   TrainerOptions options;
@@ -206,6 +239,34 @@ TEST(Trainer, LoraStartsAtTheModelTrainsOnlyAdaptersAndMerges) {
   trainer.merge_adapter();
   EXPECT_NEAR(plain_logprob(*model, batch.forest, 2).item<float>(), adapted, 1e-4);
   EXPECT_GT(std::abs(adapted - reference[1]), 1e-3);
+  EXPECT_THROW(trainer.accumulate(batch, CancelFlag()), Error);  // nothing left to train
+  EXPECT_THROW(trainer.save_adapter("/tmp", "base"), Error);
+}
+
+TEST(Trainer, AFailedSetUpLeavesNoAdapterBehind) {
+  const auto model = tiny_model();
+  TrainerOptions options;
+  options.lora = {4, 8, {"gate_proj", "no_such_layer"}, 3};
+  EXPECT_THROW(Trainer(*model, options), Error);
+  for (const LayerWeights& layer : model->layers()) EXPECT_FALSE(layer.gate.lora.has_value());
+}
+
+TEST(Trainer, AnythingThatFailsDropsTheGradientsOfTheStep) {
+  const auto model = tiny_model();
+  Trainer trainer(*model, {});
+  PreferenceBatch batch = step_tree();
+  CancelFlag cancelled;
+  cancelled.cancel();
+  trainer.accumulate(batch, CancelFlag());
+  EXPECT_THROW(trainer.accumulate(batch, cancelled), Error);
+  EXPECT_EQ(trainer.apply(0), 0);
+  trainer.accumulate(batch, CancelFlag());
+  batch.beta = -1;
+  EXPECT_THROW(trainer.accumulate(batch, CancelFlag()), Error);
+  EXPECT_EQ(trainer.apply(0), 0);
+  batch.beta = 1;
+  batch.completion_offsets[1] = 5;  // out of order
+  EXPECT_THROW(trainer.accumulate(batch, CancelFlag()), Error);
 }
 
 TEST(Trainer, InfiniteLossLeavesWeightsAndNoGradients) {

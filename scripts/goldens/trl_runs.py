@@ -8,7 +8,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerFast, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
-from . import cases, models, preference
+from . import cases, models, pair_loss, preference
 
 KEYS = ["loss", "grad_norm", "learning_rate", "epoch", "num_tokens", "rewards/chosen", "rewards/rejected", "rewards/accuracies",
         "rewards/margins", "logps/chosen", "logps/rejected"]
@@ -31,7 +31,7 @@ class _Keep(TrainerCallback):
 
 
 def flatten(trees):
-    completions, pairs = preference.unpack(trees)
+    completions, pairs = pair_loss.unpack(trees)
     return [dict(prompt_ids=completions[c][0], chosen_ids=completions[c][1], rejected_ids=completions[r][1]) for c, r, _ in pairs]
 
 
@@ -77,7 +77,7 @@ def make(folder, checks: dict) -> list[dict]:
     ]
     out = []
     for name, form, entry, training, steps in plans:
-        opts = preference.options(**entry)
+        opts = pair_loss.options(**entry)
         trees = (cases.trees(name, vocabulary[name], False) if form == "trees"
                  else cases.pairs_as_trees(cases.pairs(name, vocabulary[name], False)))
         kinds, weights = [opts["loss"]], [1.0]

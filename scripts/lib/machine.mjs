@@ -43,10 +43,11 @@ export function capture(command, args, options = {}) {
   return result.status === 0 ? result.stdout.trim() : undefined;
 }
 
-/** Runs a program with its output on stderr; resolves to its exit status. */
-export function run(command, args, options = {}) {
+/** Runs a program with its output on stderr; resolves to its exit status. `onStderr` gets a piped stderr's text. */
+export function run(command, args, { onStderr, ...options } = {}) {
   return new Promise((resolve, reject) => {
     const child = spawn(command, args, { cwd: root, stdio: ['ignore', 2, 2], ...options });
+    if (onStderr) child.stderr.setEncoding('utf8').on('data', onStderr);
     child.on('error', reject);
     child.on('close', (status, signal) => resolve(status ?? 128 + (os.constants.signals[signal] ?? 0)));
   });

@@ -92,7 +92,7 @@ async function run(options: JudgeCommandOptions, { signal }: CommandContext): Pr
         : { accuracy: report.accuracy, consistent_accuracy: report.consistent_accuracy, interval: report.interval }),
       flip_rate: every.flip_rate,
       first_rate: every.first_rate,
-      parse_failures: counts.parse_failures,
+      parse_failures: answers.flat().filter(({ winner }) => winner === 'invalid').length,
       judge_prompt_tokens: counts.judge_prompt_tokens,
       judge_generated_tokens: counts.judge_generated_tokens,
       computed_tokens: counts.computed_tokens,

@@ -107,12 +107,18 @@ async function run(options: TrainCommandOptions, { signal, log }: CommandContext
       await writeReport(directory).catch(() => undefined);
       log.info(`what is finished: ${view.relativePath(directory)}`);
     }
-    if (signal.aborted)
-      log.info(
-        `to go on: stepward train ${given ?? ''} --run ${view.relativePath(directory)} --resume`.replace('  ', ' '),
-      );
+    if (signal.aborted) {
+      const set = overrides.flatMap((override) => ['--set', quoted(override)]);
+      const words = ['stepward train', ...(given === undefined ? [] : [quoted(given)]), ...set];
+      log.info(`to go on: ${[...words, '--run', quoted(view.relativePath(directory)), '--resume'].join(' ')}`);
+    }
     throw error;
   }
+}
+
+/** As a shell takes it for one word. */
+function quoted(word: string): string {
+  return /^[\w./=:,@%+-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }
 
 /** --seed 3 is --set seed=3, and so on. */

@@ -1,6 +1,7 @@
 // Options that `sft` and `dpo` share, and their way to OptimizerOptions.
 
 import { type Command, Option } from 'commander';
+import { StepwardError } from '../errors.js';
 import type { OptimizerOptions, ScheduleKind } from '../training/types.js';
 import { type ModelOptions, number, wholeNumber } from './shared.js';
 
@@ -55,6 +56,10 @@ export function addTrainingOptions(command: Command, defaultLearningRate: number
 
 export function optimizerOptions(options: TrainingCommandOptions): OptimizerOptions {
   const { lr, loraRank, loraAlpha, loraTargets, ...rest } = options;
+  if (loraRank === undefined && (loraAlpha !== undefined || loraTargets !== undefined)) {
+    const given = loraAlpha === undefined ? '--lora-targets' : '--lora-alpha';
+    throw new StepwardError('INVALID_ARGUMENT', `${given}: expected --lora-rank beside it, which is missing`);
+  }
   return {
     ...rest,
     learningRate: lr,

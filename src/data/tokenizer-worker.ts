@@ -65,7 +65,8 @@ export async function startTokenizerWorker(path: string): Promise<TokenizerWorke
   return {
     call(name, ...args) {
       port.postMessage({ name, args });
-      Atomics.wait(flag, 0, 0);
+      // Again where the last answer's notice comes late, when its flag was already seen and cleared.
+      while (Atomics.load(flag, 0) === 0) Atomics.wait(flag, 0, 0);
       Atomics.store(flag, 0, 0);
       const answer = receiveMessageOnPort(port)?.message as { value?: unknown; error?: string } | undefined;
       if (!answer || answer.error !== undefined) {

@@ -63,7 +63,7 @@ function afterMarker(text: string, markers: readonly string[]): string | null {
 function lastNumber(text: string): string | null {
   return (
     text
-      .match(/-?\d[\d,]*(?:\.\d+)?(?:\s*\/\s*\d+)?/g)
+      .match(/(?<!\d)-?\d[\d,]*(?:\.\d+)?(?:\s*\/\s*\d+)?/g)
       ?.at(-1)
       ?.replace(/,+$/, '') ?? null
   );

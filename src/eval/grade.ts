@@ -15,7 +15,8 @@ export function gradePlain(predicted: string, gold: string): boolean | undefined
 }
 
 function bare(text: string): string {
-  return text.replace(/\s+/g, '').toLowerCase();
+  // A space between digits stays: "1 1/2" is not 11/2.
+  return text.replace(/(?<!\d)\s+|\s+(?!\d)/g, '').toLowerCase();
 }
 
 /** Fixed points for comparing expressions with variables: nothing special happens there. */

@@ -28,7 +28,8 @@ interface Asked {
 
 /**
  * Verdicts of each contest. Wins are written into the candidates. Candidates that read the same once EOS and the
- * delimiter are off (equal tokens, one ended by EOS) are not asked about: they take half a win each.
+ * delimiter are off (equal tokens, one ended by EOS) are not asked about: their verdicts are ties, and `counts` leaves
+ * them out.
  */
 export async function judgeContests(
   policy: Policy,
@@ -70,7 +71,8 @@ export async function judgeContests(
   for (const [c, { candidates }] of contests.entries()) {
     const own = verdicts[c] as Verdict[];
     countVerdicts(counts, own);
-    const wins = tallyWins(candidates.length, [...own, ...(same[c] as Verdict[])]);
+    own.push(...(same[c] as Verdict[]));
+    const wins = tallyWins(candidates.length, own);
     for (const [i, candidate] of candidates.entries()) candidate.wins = wins[i] as number;
   }
   return verdicts;

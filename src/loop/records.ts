@@ -124,6 +124,7 @@ export async function labelledPairsOf(source: EftSource): Promise<(LabelledPair 
 }
 
 async function* readChecked<T>(path: string, schema: z.ZodType<T>): AsyncGenerator<{ line: number; record: T }> {
+  let count = 0;
   for await (const { line, value } of readJsonl(path)) {
     const result = schema.safeParse(value);
     if (!result.success)
@@ -131,8 +132,10 @@ async function* readChecked<T>(path: string, schema: z.ZodType<T>): AsyncGenerat
         'INVALID_DATA',
         describeIssues(result.error, schema, value, () => `${path}:${line}`),
       );
+    count++;
     yield { line, record: result.data };
   }
+  if (count === 0) throw new StepwardError('INVALID_DATA', `${path}: expected at least one record, got none`);
 }
 
 function bad(path: string, line: number, message: string): StepwardError {

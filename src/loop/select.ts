@@ -31,8 +31,14 @@ export function select(
   if (margin === 0) {
     return rollbacksLeft > 0 ? { kind: 'rollback' } : { kind: 'accept', chosen: best, rejected: null, outcome: 'cap' };
   }
-  if (margin < config.min_margin) return { kind: 'accept', chosen: best, rejected: null, outcome: 'margin' };
+  // Unmerged, two samples of one step can be apart in wins; they teach nothing, and `dpo` refuses such a pair.
+  const same = sameIds(candidates[best] as Candidate, candidates[worst] as Candidate);
+  if (same || margin < config.min_margin) return { kind: 'accept', chosen: best, rejected: null, outcome: 'margin' };
   return { kind: 'accept', chosen: best, rejected: worst, outcome: 'pair' };
+}
+
+function sameIds(a: Candidate, b: Candidate): boolean {
+  return a.ids.length === b.ids.length && a.ids.every((id, i) => id === b.ids[i]);
 }
 
 function winsOf(candidates: readonly Candidate[], index: number): number {

@@ -171,7 +171,10 @@ export interface NativeAddon {
   debugLiveHandles(): number;
   createCancelToken(): NativeHandle;
   cancel(token: NativeHandle): void;
-  /** Waits for queued jobs of an engine; frees at once anything else. Disposing twice is allowed. */
+  /**
+   * Frees an engine or trainer after the jobs queued before, a cancel token at once. A model stays while a trainer of it
+   * is live. Disposing twice is allowed.
+   */
   dispose(handle: NativeHandle): Promise<void>;
 
   loadModel(options: NativeModelOptions, cancel: NativeHandle): Promise<NativeHandle>;
@@ -202,6 +205,7 @@ export interface NativeAddon {
   /** Hash of the weights (hex), the same for the same values and names. */
   weightsHash(engine: NativeHandle): Promise<string>;
 
+  /** An engine has at most one live trainer. */
   createTrainer(engine: NativeHandle, options: NativeTrainerOptions): Promise<NativeHandle>;
   accumulatePreference(
     trainer: NativeHandle,

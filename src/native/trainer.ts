@@ -19,15 +19,19 @@ export class Trainer implements TrainerLike, AsyncDisposable {
 
   /** Forward and backward of a micro-batch. After a failure or an abort, the gradients of the step are dropped. */
   accumulatePreference(batch: PreferenceBatch, signal?: AbortSignal): Promise<PreferenceResult> {
-    return callNative(() =>
-      withCancel(this.#addon, signal, (token) => this.#addon.accumulatePreference(this.#handle, batch, token)),
+    return this.#dropOnFailure(
+      callNative(() =>
+        withCancel(this.#addon, signal, (token) => this.#addon.accumulatePreference(this.#handle, batch, token)),
+      ),
     );
   }
 
   /** Forward and backward of a micro-batch. After a failure or an abort, the gradients of the step are dropped. */
   accumulateSft(batch: SftBatch, signal?: AbortSignal): Promise<SftResult> {
-    return callNative(() =>
-      withCancel(this.#addon, signal, (token) => this.#addon.accumulateSft(this.#handle, batch, token)),
+    return this.#dropOnFailure(
+      callNative(() =>
+        withCancel(this.#addon, signal, (token) => this.#addon.accumulateSft(this.#handle, batch, token)),
+      ),
     );
   }
 
@@ -46,6 +50,16 @@ export class Trainer implements TrainerLike, AsyncDisposable {
   /** Drops accumulated gradients. */
   zeroGrad(): Promise<void> {
     return callNative(() => this.#addon.zeroGrad(this.#handle));
+  }
+
+  /** A job cancelled while it was queued never reached the core, which drops gradients in every other case. */
+  async #dropOnFailure<T>(job: Promise<T>): Promise<T> {
+    try {
+      return await job;
+    } catch (error) {
+      await this.#addon.zeroGrad(this.#handle).catch(() => undefined);
+      throw error;
+    }
   }
 
   /** Writes the LoRA adapter as PEFT does. */

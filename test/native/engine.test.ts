@@ -66,7 +66,9 @@ describe('loading', () => {
     const before = Engine.load({ directory, initSeed: 1, signal: AbortSignal.abort(reason) });
     await expect(before).rejects.toMatchObject({ code: 'CANCELLED', cause: reason });
     const controller = new AbortController();
-    const during = Engine.load({ directory, initSeed: 1, signal: controller.signal });
+    // Large enough that loading is not over before the abort: what has finished by then resolves.
+    const larger = tinyModel('llama', { ...ENDLESS, num_hidden_layers: 24 });
+    const during = Engine.load({ directory: larger, initSeed: 1, signal: controller.signal });
     controller.abort(reason);
     await expect(during).rejects.toMatchObject({ code: 'CANCELLED', cause: reason });
   });
@@ -274,6 +276,18 @@ describe('errors', () => {
       expect(error?.stack).toContain('theCaller');
       expect((await engine.score(smallForest(), all)).computedTokens).toBe(6);
     });
+  });
+
+  it('of libtorch have no C++ frames in the message; those are in the cause', async () => {
+    // 50M x 1M float32: 200 TB, refused by any allocator.
+    const directory = tinyModel('llama', { vocab_size: 50_000_000, hidden_size: 1_000_000, intermediate_size: 4 });
+    const error = await Engine.load({ directory, device: 'cpu', initSeed: 1 }).then(
+      () => undefined,
+      (thrown: unknown) => thrown as StepwardError,
+    );
+    expect(error).toMatchObject({ code: 'OUT_OF_MEMORY', exitCode: 1 });
+    expect(error?.message).toMatch(/^can't allocate memory: .* 200000000000000 bytes[^\n]*$/);
+    expect((error?.cause as { nativeTrace?: string }).nativeTrace).toContain('frame #0');
   });
 
   it('after disposal is HANDLE_INVALID; disposing again is not', async () => {

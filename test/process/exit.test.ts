@@ -60,6 +60,21 @@ describe('a process with work in flight', () => {
     expect(result).toEqual({ code: 7, signal: null, stdout: '', stderr: '' });
   });
 
+  it('finishes a save that is under way before process.exit', async () => {
+    const result = await runScript(`
+      const { existsSync, mkdtempSync, readdirSync } = require('node:fs');
+      const addon = open(), token = addon.createCancelToken();
+      const engine = await load(addon, token, { ...large, num_hidden_layers: 12 });
+      const folder = mkdtempSync(scratch + '/saved-');
+      process.on('exit', () =>
+        console.log(existsSync(folder + '/model.safetensors'), existsSync(folder + '/config.json')));
+      addon.saveModel(engine, folder);
+      while (readdirSync(folder).length === 0) await sleep(1);
+      process.exit(7);
+    `);
+    expect(result).toEqual({ code: 7, signal: null, stdout: 'true true\n', stderr: '' });
+  });
+
   it('ends with code 1 on an uncaught exception', async () => {
     const result = await runScript(`${generating} setImmediate(() => { throw new Error('on purpose'); });`);
     expect(result).toMatchObject({ code: 1, signal: null, stderr: expect.stringContaining('on purpose') });

@@ -64,6 +64,7 @@ describe('records', () => {
       /:1: steps\[0\]: expected a text, got 3/,
     ],
     [() => readJudgePairs(file({ problem: 'a', a: 'x' })), /:1: b: expected a text, which is missing/],
+    [() => readProblems(file()), /: expected at least one record, got none/],
     [() => readProblems(join(root, 'none.jsonl')), /none\.jsonl: no such file/],
   ])('name the place of what is wrong (%#)', async (read, message) => {
     const error = await read().then(

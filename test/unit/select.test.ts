@@ -69,6 +69,11 @@ describe('select', () => {
     expect(select(given, [0], config({ on_unanimous: 'rollback' }), 0)).toMatchObject({ outcome: 'cap' });
   });
 
+  it('makes no pair of two samples of the same step', () => {
+    const given = candidates({ wins: 2, ids: [7, 8] }, { wins: 1.5 }, { wins: 1, ids: [7, 8] });
+    expect(select(given, [0, 1, 2], config(), 3)).toMatchObject({ kind: 'accept', chosen: 0, rejected: null });
+  });
+
   it('accepts without a pair below the least margin', () => {
     const given = candidates({ wins: 1.5 }, { wins: 1 }, { wins: 0.5 });
     expect(select(given, [0, 1, 2], config({ min_margin: 1.5 }), 3)).toMatchObject({

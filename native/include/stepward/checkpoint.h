@@ -15,7 +15,7 @@ namespace stepward {
 using TensorMap = std::map<std::string, at::Tensor>;
 
 struct ExpectedTensor {
-  std::string name;            // Hugging Face name: "model.layers.0.self_attn.q_proj.weight"
+  std::string name;  // Hugging Face name: "model.layers.0.self_attn.q_proj.weight"
   std::vector<int64_t> shape;
 };
 
@@ -33,9 +33,9 @@ void write_safetensors(const std::filesystem::path& file, const TensorMap& tenso
                        const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
 
 // Loads and checks every expected tensor (missing, unexpected shape, shard missing from the index: CHECKPOINT_INVALID;
-// only pytorch_model.bin or *.pt there: CHECKPOINT_INVALID saying pickle is never read). Owned copies of the asked dtype.
-// A tensor the config has no place for is refused, too, but for rotary buffers of old files and, in a tied checkpoint, an
-// lm_head.weight that equals the embedding.
+// only pytorch_model.bin or *.pt there: CHECKPOINT_INVALID saying pickle is never read). Owned copies of the asked
+// dtype. A tensor the config has no place for is refused, too, but for rotary buffers of old files and, in a tied
+// checkpoint, an lm_head.weight that equals the embedding.
 TensorMap load_weights(const std::filesystem::path& directory, const ModelConfig& config, at::ScalarType dtype);
 
 // Random weights as transformers initialises them: linear and embedding N(0, initializer_range), biases 0, norms 1.
@@ -44,10 +44,10 @@ TensorMap init_weights(const ModelConfig& config, uint64_t seed, at::ScalarType 
 
 // Writes a folder that transformers loads: config.json as read with its dtype key set to what is written (dtype and
 // torch_dtype: whichever was there), model.safetensors (shards with an index above max_shard_bytes), and copies of the
-// source folder's generation_config.json, tokenizer and chat template files (any *.json, *.jinja, *.model, *.txt, but no
-// weights, index or config). Everything is written under temporary names and renamed last, so a failure leaves the old
-// folder whole. `source` may equal `directory` or be empty.
-void save_checkpoint(const std::filesystem::path& directory, const std::filesystem::path& source, const ModelConfig& config,
-                     const TensorMap& weights, int64_t max_shard_bytes = 5'000'000'000);
+// source folder's generation_config.json, tokenizer and chat template files (any *.json, *.jinja, *.model, *.txt, but
+// no weights, index or config). Everything is written under temporary names and renamed last, so a failure leaves the
+// old folder whole. `source` may equal `directory` or be empty.
+void save_checkpoint(const std::filesystem::path& directory, const std::filesystem::path& source,
+                     const ModelConfig& config, const TensorMap& weights, int64_t max_shard_bytes = 5'000'000'000);
 
 }  // namespace stepward

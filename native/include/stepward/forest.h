@@ -25,19 +25,23 @@ void validate_forest(const Forest& forest, int64_t vocab_size, int64_t max_posit
 // Where each token stands in its tree. "A query sees a key iff the key's segment is an ancestor of (or is) the query's
 // segment and comes no later": ancestor tests compare depth-first entry/exit intervals.
 struct PackedForest {
-  std::vector<int32_t> position;    // [T] tokens from the root, 0 for the first
-  std::vector<int32_t> segment;     // [T] owning segment
-  std::vector<int32_t> source;      // [T] token whose hidden state predicts this one (transition indexing); -1: a root's first
-  std::vector<int32_t> enter;       // [S] depth-first entry time
-  std::vector<int32_t> exit;        // [S] depth-first exit time; a is an ancestor of b (or b) iff enter[a] <= enter[b] < exit[a]
+  std::vector<int32_t> position;  // [T] tokens from the root, 0 for the first
+  std::vector<int32_t> segment;   // [T] owning segment
+  std::vector<int32_t>
+      source;  // [T] token whose hidden state predicts this one (transition indexing); -1: a root's first
+  std::vector<int32_t> enter;  // [S] depth-first entry time
+  std::vector<int32_t>
+      exit;  // [S] depth-first exit time; a is an ancestor of b (or b) iff enter[a] <= enter[b] < exit[a]
   std::vector<int32_t> start;       // [S] position of the segment's first token
   std::vector<int32_t> tree_first;  // [R+1] first segment of each tree
-  std::vector<int32_t> last_token;  // [S] last token at or above the segment: what its children's first tokens are predicted from; -1: none
+  std::vector<int32_t> last_token;  // [S] last token at or above the segment: what its children's first tokens are
+                                    // predicted from; -1: none
 
   bool is_ancestor(int32_t a, int32_t b) const { return enter[a] <= enter[b] && enter[b] < exit[a]; }
   int64_t num_trees() const { return static_cast<int64_t>(tree_first.size()) - 1; }
 };
 
+// The forest must have passed validate_forest: nothing is checked again here.
 PackedForest pack_forest(const Forest& forest);
 
 // Segments from the root down to `segment`, inclusive.

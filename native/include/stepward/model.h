@@ -18,9 +18,9 @@ namespace stepward {
 
 struct ModelOptions {
   std::filesystem::path directory;
-  std::string device = "auto";          // auto | cpu | cuda
-  std::string dtype = "auto";           // auto | float32 | bfloat16
-  std::optional<uint64_t> init_seed;    // set: random weights from config.json alone
+  std::string device = "auto";        // auto | cpu | cuda
+  std::string dtype = "auto";         // auto | float32 | bfloat16
+  std::optional<uint64_t> init_seed;  // set: random weights from config.json alone
 };
 
 // A LoRA adapter of one linear layer (arXiv 2106.09685 eq. 3): y += scale * (x A^T) B^T.
@@ -31,8 +31,8 @@ struct LoraPair {
 };
 
 struct Linear {
-  at::Tensor weight;              // [out, in]
-  at::Tensor bias;                // [out] or undefined
+  at::Tensor weight;  // [out, in]
+  at::Tensor bias;    // [out] or undefined
   std::optional<LoraPair> lora;
 };
 
@@ -50,7 +50,8 @@ struct KeyValues {
 
 // Attention of one layer: q [T, num_heads, head_dim], k and v [T, num_kv_heads, head_dim], all after RoPE ->
 // [T, num_heads * head_dim].
-using Attention = std::function<at::Tensor(int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v)>;
+using Attention =
+    std::function<at::Tensor(int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v)>;
 
 class Model {
  public:

@@ -15,11 +15,11 @@ struct RopeConfig {
   RopeKind kind = RopeKind::standard;
   double theta = 10000.0;
   double factor = 1.0;
-  int64_t original_max_positions = 0;                                       // llama3, yarn
-  double low_freq_factor = 1.0, high_freq_factor = 4.0;                     // llama3
+  int64_t original_max_positions = 0;                                        // llama3, yarn
+  double low_freq_factor = 1.0, high_freq_factor = 4.0;                      // llama3
   double beta_fast = 32.0, beta_slow = 1.0, mscale = 0, mscale_all_dim = 0;  // yarn
-  double attention_factor = 0;                                              // yarn; 0: derive it
-  bool truncate = true;                                                     // yarn
+  double attention_factor = 0;                                               // yarn; 0: derive it
+  bool truncate = true;                                                      // yarn
 };
 
 struct ModelConfig {
@@ -34,8 +34,8 @@ struct ModelConfig {
   bool qk_norm = false;                                     // qwen3: RMSNorm over head_dim on q and k, before RoPE
   std::vector<int64_t> window;                              // [num_layers] sliding window in tokens; 0: full attention
   std::vector<int32_t> eos_ids;                             // generation_config.json, else config.json
-  std::string dtype;                                        // of the stored weights: bfloat16, float16 or float32 (the default)
-  std::string json;                                         // config.json as it was read, for writing it back
+  std::string dtype;  // of the stored weights: bfloat16, float16 or float32 (the default)
+  std::string json;   // config.json as it was read, for writing it back
 };
 
 // Reads DIR/config.json (transformers 4 and 5 spellings) and generation_config.json where there is one.
@@ -44,7 +44,7 @@ struct ModelConfig {
 ModelConfig read_model_config(const std::filesystem::path& directory);
 
 struct RopeTable {
-  std::vector<float> inv_freq;   // [head_dim / 2] float32, as transformers computes them
+  std::vector<float> inv_freq;  // [head_dim / 2] float32, as transformers computes them
   float attention_scaling = 1;  // multiplies cos and sin (yarn)
 };
 

@@ -18,8 +18,8 @@ namespace stepward {
 at::Tensor selected_logprobs(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets);
 
 struct ForestLogprobs {
-  at::Tensor values;               // [n] f32, differentiable where grad mode is on
-  std::vector<int64_t> tokens;     // [n] the token each value belongs to, ascending
+  at::Tensor values;            // [n] f32, differentiable where grad mode is on
+  std::vector<int64_t> tokens;  // [n] the token each value belongs to, ascending
 };
 
 // Log-probs of all tokens of the segments marked in `scored` [S], each conditioned on its path. A root's first token is
@@ -28,7 +28,7 @@ ForestLogprobs forest_logprobs(const Model& model, const Forest& forest, const s
 
 // Without gradients and in micro-batches of whole trees, at most `max_tokens` each where trees allow: [T] f32 with NaN
 // where a token was not scored.
-std::vector<float> score(const Model& model, const Forest& forest, const std::vector<uint8_t>& scored, int64_t max_tokens,
-                         const CancelFlag& cancel);
+std::vector<float> score(const Model& model, const Forest& forest, const std::vector<uint8_t>& scored,
+                         int64_t max_tokens, const CancelFlag& cancel);
 
 }  // namespace stepward

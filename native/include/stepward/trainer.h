@@ -21,9 +21,9 @@ struct LoraOptions {
 };
 
 struct TrainerOptions {
-  std::string optimizer = "adamw";  // adamw | sgd
+  std::string optimizer = "adamw";                                    // adamw | sgd
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.0;  // decay is decoupled and skips 1-D tensors
-  double max_grad_norm = 0;  // 0: no clipping
+  double max_grad_norm = 0;                                           // 0: no clipping
   LoraOptions lora;
 };
 
@@ -37,9 +37,9 @@ struct PreferenceBatch {
   std::vector<float> reference;              // [C] reference log-prob of each completion
   std::string loss = "sigmoid";              // sigmoid | ipo | hinge | robust | sigmoid_norm
   float beta = 0.1f, label_smoothing = 0;
-  float sft_weight = 0;     // times the chosen tokens' mean negative log-prob
-  double pair_norm = 0;     // pairs in the whole optimiser step
-  double token_norm = 0;    // chosen tokens (summed over pairs) in the whole optimiser step; used by sft_weight
+  float sft_weight = 0;   // times the chosen tokens' mean negative log-prob
+  double pair_norm = 0;   // pairs in the whole optimiser step
+  double token_norm = 0;  // chosen tokens (summed over pairs) in the whole optimiser step; used by sft_weight
 };
 
 struct PreferenceResult {
@@ -66,11 +66,13 @@ class Trainer {
   Trainer(Model& model, const TrainerOptions& options);
   ~Trainer();
 
-  // Forward and backward; gradients accumulate until apply(). Throws NUMERICAL (gradients of this step are dropped).
+  // Forward and backward; gradients accumulate until apply(), in the weights' dtype. Whatever is thrown (NUMERICAL,
+  // CANCELLED, INVALID_ARGUMENT ...), the gradients accumulated so far are dropped.
   PreferenceResult accumulate(const PreferenceBatch& batch, const CancelFlag& cancel);
   SftResult accumulate(const SftBatch& batch, const CancelFlag& cancel);
 
-  // Log-prob of each completion [C] without gradients, adapters off: the reference when it is the model before training.
+  // Log-prob of each completion [C] without gradients, adapters off: the reference when it is the model before
+  // training.
   std::vector<float> reference_logprobs(const PreferenceBatch& batch, const CancelFlag& cancel);
 
   // Clips, steps, clears. Returns the global gradient norm before clipping. Throws NUMERICAL and leaves the weights as

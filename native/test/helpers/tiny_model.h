@@ -19,7 +19,8 @@ class TemporaryFolder {
  public:
   TemporaryFolder() {
     static int count = 0;
-    path_ = std::filesystem::temp_directory_path() / ("stepward-test-" + std::to_string(getpid()) + "-" + std::to_string(count++));
+    path_ = std::filesystem::temp_directory_path() /
+            ("stepward-test-" + std::to_string(getpid()) + "-" + std::to_string(count++));
     std::filesystem::create_directories(path_);
   }
   ~TemporaryFolder() { std::filesystem::remove_all(path_); }
@@ -30,14 +31,22 @@ class TemporaryFolder {
   std::filesystem::path path_;
 };
 
-// Two layers, hidden 32, 4 heads over 2 KV heads, vocabulary 61; `extra` adds or replaces keys: "\"sliding_window\": 6".
-inline std::unique_ptr<Model> tiny_model(const std::string& family = "llama", const std::string& extra = "", uint64_t seed = 1) {
+// Two layers, hidden 32, 4 heads over 2 KV heads, vocabulary 61; `extra` adds or replaces keys: "\"sliding_window\":
+// 6".
+inline std::unique_ptr<Model> tiny_model(const std::string& family = "llama", const std::string& extra = "",
+                                         uint64_t seed = 1) {
   TemporaryFolder folder;
-  const std::string architecture = family == "llama" ? "Llama" : family == "mistral" ? "Mistral" : family == "qwen2" ? "Qwen2" : "Qwen3";
+  const std::string architecture = family == "llama"     ? "Llama"
+                                   : family == "mistral" ? "Mistral"
+                                   : family == "qwen2"   ? "Qwen2"
+                                                         : "Qwen3";
   std::ofstream(folder.path() / "config.json")
-      << "{\"model_type\": \"" << family << "\", \"architectures\": [\"" << architecture << "ForCausalLM\"], \"vocab_size\": 61, \"hidden_size\": 32,"
-      << "\"intermediate_size\": 48, \"num_hidden_layers\": 2, \"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"head_dim\": 8,"
-      << "\"max_position_embeddings\": 128, \"rms_norm_eps\": 1e-6, \"rope_theta\": 10000.0, \"hidden_act\": \"silu\", \"initializer_range\": 0.2,"
+      << "{\"model_type\": \"" << family << "\", \"architectures\": [\"" << architecture
+      << "ForCausalLM\"], \"vocab_size\": 61, \"hidden_size\": 32,"
+      << "\"intermediate_size\": 48, \"num_hidden_layers\": 2, \"num_attention_heads\": 4, \"num_key_value_heads\": 2, "
+         "\"head_dim\": 8,"
+      << "\"max_position_embeddings\": 128, \"rms_norm_eps\": 1e-6, \"rope_theta\": 10000.0, \"hidden_act\": \"silu\", "
+         "\"initializer_range\": 0.2,"
       << "\"tie_word_embeddings\": false, \"torch_dtype\": \"float32\"" << (extra.empty() ? "" : ", ") << extra << "}";
   ModelOptions options;
   options.directory = folder.path();
@@ -77,7 +86,8 @@ inline Forest chain(const std::vector<int32_t>& tokens) {
 inline std::vector<int32_t> path_tokens(const Forest& forest, int32_t segment) {
   std::vector<int32_t> tokens;
   for (int32_t s : path_to(forest, segment)) {
-    tokens.insert(tokens.end(), forest.tokens.begin() + forest.offsets[s], forest.tokens.begin() + forest.offsets[s + 1]);
+    tokens.insert(tokens.end(), forest.tokens.begin() + forest.offsets[s],
+                  forest.tokens.begin() + forest.offsets[s + 1]);
   }
   return tokens;
 }
