@@ -27,9 +27,12 @@ struct SampleKey {
 
 struct Sample {
   int32_t id;
-  float logprob;  // raw: temperature 1, nothing truncated or barred
-  float sampling_logprob;  // of the distribution drawn from: after bar, temperature, top-k, top-p (0 when greedy)
-  float log_kept;  // log of the mass, at temperature T and after the bar, that top-k and top-p kept (0 when greedy)
+  // Raw: temperature 1, nothing truncated or barred.
+  float logprob;
+  // Of the distribution it was drawn from: after bar, temperature, top-k, top-p (0 when greedy).
+  float sampling_logprob;
+  // Log of the mass, at temperature T and after the bar, that top-k and top-p kept (0 when greedy).
+  float log_kept;
 };
 
 // logits [rows, vocab] f32 with row stride `stride`; keys, out [rows]; barred [num_barred] ids.
