@@ -44,8 +44,10 @@ export function toStepwardError(error: unknown): StepwardError {
   if (error instanceof StepwardError) return error;
   const code = (error as { code?: unknown } | null)?.code;
   const message = error instanceof Error ? error.message : String(error);
-  if (typeof code === 'string' && code in ERROR_TABLE) return new StepwardError(code as ErrorCode, message, { cause: error });
+  if (typeof code === 'string' && code in ERROR_TABLE)
+    return new StepwardError(code as ErrorCode, message, { cause: error });
   if (code === 'ENOENT') return new StepwardError('FILE_NOT_FOUND', message, { cause: error });
-  if ((error as { name?: string } | null)?.name === 'AbortError') return new StepwardError('CANCELLED', message, { cause: error });
+  if ((error as { name?: string } | null)?.name === 'AbortError')
+    return new StepwardError('CANCELLED', message, { cause: error });
   return new StepwardError('INTERNAL', message, { cause: error });
 }

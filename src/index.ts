@@ -22,7 +22,7 @@ export { extractAnswer, goldAnswer } from './eval/answer.js';
 export { Grader } from './eval/grader.js';
 export { wilsonInterval } from './eval/interval.js';
 export { type Answer, type AskOptions, askJudge, type Question } from './judge/ask.js';
-export { type JudgeOptions, type JudgeReport, judgePairs, judgeReport } from './judge/report.js';
+export { type BothOrders, type JudgeOptions, type JudgeReport, judgePairs, judgeReport } from './judge/report.js';
 export { countVerdicts, tallyWins } from './judge/tally.js';
 export { type Policy, policyOf } from './loop/policy.js';
 export { type RunOptions, runRecipe } from './loop/run.js';

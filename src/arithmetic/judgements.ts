@@ -32,6 +32,11 @@ interface Place {
 /** Share of the carries forgotten in the accepted steps: the judge must hold a step against what really stands there. */
 const FLAWED_BEFORE = 0.3;
 const ANSWER_SHARE = 0.25;
+/**
+ * Share of the other wrong sums that carry or borrow one too many: what a model does that has just learnt to carry.
+ * Without these a judge learns that of two sums ten apart the one that carries is right.
+ */
+const OVERCARRIED_SHARE = 0.4;
 
 function placeAt(random: Random, problem: Omit<Problem, 'id'>, index: number): Place {
   const accepted = workThrough(random, problem.start, problem.changes.slice(0, index), FLAWED_BEFORE);
@@ -63,6 +68,10 @@ function offResult(random: Random, right: number): number {
   const unit = random.pick([1, 1, 2, 10, 10]);
   const off = right + (random.chance(0.5) ? unit : -unit);
   return off < 0 ? right + unit : off;
+}
+
+function overcarried(due: Sum): number {
+  return rightResult(due) + (due.op === '+' ? 10 : -10);
 }
 
 type Corruption = (random: Random, place: Place, due: Sum) => string;
@@ -138,6 +147,8 @@ function drawPair(random: Random, options: EftOptions, slip: boolean): { place: 
     let wrong: string;
     if (!due) wrong = corruptAnswer(random, place);
     else if (slip) wrong = writeStep(accepted.length, { sum: due, result: forgetfulResult(due) });
+    else if (random.chance(OVERCARRIED_SHARE))
+      wrong = writeStep(accepted.length, { sum: due, result: overcarried(due) });
     else wrong = random.pick(SUM_CORRUPTIONS)(random, place, due);
     if (wrong !== rightStep(place)) return { place, wrong };
   }

@@ -1,6 +1,7 @@
 // `stepward eval`: accuracy on problems with answers, greedy or over several samples.
 
 import type { Command } from 'commander';
+import { toJson } from '../data/jsonl.js';
 import { addFormatOption, type FormatOptions, openModel } from './loop-options.js';
 import {
   addModelOptions,
@@ -11,6 +12,7 @@ import {
   peakBytes,
   runCommand,
   wholeNumber,
+  writeStdout,
 } from './shared.js';
 
 interface EvalCommandOptions extends ModelOptions, FormatOptions {
@@ -28,7 +30,7 @@ export function registerEval(program: Command): void {
     .command('eval')
     .description('accuracy on problems with answers: {problem|question, answer}')
     .requiredOption('--data <file>', 'problems, JSON lines')
-    .option('--output <file>', 'a line per problem, JSON lines')
+    .option('--output <file>', 'a line per problem, JSON lines (default: stdout)')
     .option('--samples <k>', 'solutions per problem; above 1: mean accuracy and majority', wholeNumber(1), 1)
     .option('--temperature <t>', '0: greedy (default: 0, with --samples above 1: 0.5)', number(0))
     .option('--top-p <p>', 'keep the likeliest tokens of this mass, 1: all', number(0, 1), 0.95)
@@ -45,7 +47,8 @@ async function run(options: EvalCommandOptions, { signal, log }: CommandContext)
     { gradeSamples },
     { solveProblems },
     { readProblems },
-    output,
+    { fittingProblems },
+    { writeJsonlFile },
     { Progress },
   ] = await Promise.all([
     import('../eval/answer.js'),
@@ -54,14 +57,16 @@ async function run(options: EvalCommandOptions, { signal, log }: CommandContext)
     import('../eval/samples.js'),
     import('../loop/evaluate.js'),
     import('../loop/records.js'),
+    import('../loop/fits.js'),
     import('./output.js'),
     import('../progress.js'),
   ]);
   checkInput('--data', options.data);
-  const { problems, answers } = await readProblems(options.data, true);
+  const placed = await readProblems(options.data, true);
   const { policy, loadSeconds } = await openModel(options, signal);
   const grader = new Grader();
   try {
+    const { problems, answers } = fittingProblems(policy, placed);
     const start = performance.now();
     const { samples, topP, topK, seed, maxNewTokens: maxTokens } = options;
     const temperature = options.temperature ?? (samples > 1 ? 0.5 : 0);
@@ -79,7 +84,7 @@ async function run(options: EvalCommandOptions, { signal, log }: CommandContext)
     });
     const records = await Promise.all(
       problems.map(async ({ id, problem }, i) => {
-        const gold = goldAnswer(answers.get(id) ?? '');
+        const gold = goldAnswer(answers.get(String(id)) ?? '');
         const outputs = solutions[i] ?? [];
         const graded = await gradeSamples(
           outputs.map(({ answer }) => answer),
@@ -99,8 +104,10 @@ async function run(options: EvalCommandOptions, { signal, log }: CommandContext)
     progress.update(problems.length * samples);
     progress.finish();
     const seconds = (performance.now() - start) / 1000;
-    if (options.output !== undefined) {
-      await output.writeJsonlFile(options.output, async (writer) => {
+    if (options.output === undefined) {
+      for (const record of records) await writeStdout(`${toJson(record)}\n`);
+    } else {
+      await writeJsonlFile(options.output, async (writer) => {
         for (const record of records) writer.write(record);
       });
     }

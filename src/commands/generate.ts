@@ -2,6 +2,7 @@
 // rest of the file.
 
 import type { Command } from 'commander';
+import { finishOf } from '../data/finish.js';
 import { PrefixForest } from '../data/forest.js';
 import { float32 } from '../data/jsonl.js';
 import type { GenerateRecord } from '../data/records.js';
@@ -52,7 +53,6 @@ export function registerGenerate(program: Command): void {
 
 /** Continuations in flight at most; the engine cuts them further by its cache budget. */
 const BATCH_ROWS = 2048;
-const FINISH = ['stop', 'eos', 'length'] as const;
 
 export async function run(options: GenerateCommandOptions, context: CommandContext): Promise<object> {
   const [{ readGenerateRecords }, { writeJsonlFile }, { Progress }] = await Promise.all([
@@ -157,6 +157,6 @@ function outputsOf(result: GenerateResult, record: number, samples: number, { co
     const [from, to] = [result.offsets[row], result.offsets[row + 1]];
     const ids = result.tokens.slice(from, to);
     const logprob = float32([...result.logprobs.subarray(from, to)].reduce((sum, value) => sum + value, 0));
-    return { ids, text: codec?.decode(ids) ?? null, logprob, finish: FINISH[result.finish[row] as number] };
+    return { ids, text: codec?.decode(ids) ?? null, logprob, finish: finishOf(result.finish[row]) };
   });
 }

@@ -1,8 +1,7 @@
 // `stepward judge`: which of two next steps is better, asked in both orders.
 
 import type { Command } from 'commander';
-import type { Answer } from '../judge/ask.js';
-import type { JudgeReport } from '../judge/report.js';
+import type { BothOrders } from '../judge/report.js';
 import {
   addFormatOption,
   addJudgeOptions,
@@ -36,15 +35,17 @@ export function registerJudge(program: Command): void {
 
 async function run(options: JudgeCommandOptions, { signal }: CommandContext): Promise<object> {
   const [
-    { judgePairs, judgeReport, nameOf },
+    { judgeBias, judgePairs, judgeReport, nameOf, pairWinner },
     { readJudgePairs },
+    { fittingPairs },
     { emptyCounts },
     { writeJsonlFile },
     { Progress },
     { round },
   ] = await Promise.all([
     import('../judge/report.js'),
-    import('../loop/records.js'),
+    import('../loop/example-records.js'),
+    import('../loop/fits.js'),
     import('../loop/types.js'),
     import('./output.js'),
     import('../progress.js'),
@@ -52,9 +53,10 @@ async function run(options: JudgeCommandOptions, { signal }: CommandContext): Pr
   ]);
   const judge = judgeConfig(options);
   checkInput('--input', options.input);
-  const pairs = await readJudgePairs(options.input);
-  const { policy, loadSeconds } = await openModel(options, signal);
+  const records = await readJudgePairs(options.input);
+  const { policy, loadSeconds } = await openModel(options, signal, judge.mode);
   try {
+    const pairs = fittingPairs(policy, records, judge.mode);
     const start = performance.now();
     const progress = new Progress({ label: 'judge', total: 2 * pairs.length, unit: 'verdicts' });
     const counts = emptyCounts();
@@ -65,34 +67,35 @@ async function run(options: JudgeCommandOptions, { signal }: CommandContext): Pr
     const seconds = (performance.now() - start) / 1000;
     await writeJsonlFile(options.output, async (writer) => {
       for (const [i, { id }] of pairs.entries()) {
-        const orders = answers[i] as [Answer, Answer];
+        const orders = answers[i] as BothOrders;
         const votes = orders.map(({ winner, pFirst, critique }, order) => ({
           first: order === 0 ? 'a' : 'b',
           winner: nameOf(winner, order) ?? winner,
           p_first: pFirst === null ? null : round(pFirst),
           ...(critique === undefined ? {} : { critique }),
         }));
-        writer.write({ id, winner: overall(votes.map((vote) => vote.winner)), votes });
+        writer.write({ id, winner: pairWinner(orders), votes });
       }
     });
-    const labelled = [...pairs.keys()].filter((i) => pairs[i]?.label !== undefined);
-    const every = judgeReport(
-      pairs.map(({ label }) => label ?? 'a'),
-      answers,
+    const labelled = pairs.flatMap(({ label }, i) =>
+      label === undefined ? [] : [{ label, orders: answers[i] as BothOrders }],
     );
-    const report: Partial<JudgeReport> = judgeReport(
-      labelled.map((i) => pairs[i]?.label as 'a' | 'b'),
-      labelled.map((i) => answers[i] as [Answer, Answer]),
+    const report = judgeReport(
+      labelled.map(({ label }) => label),
+      labelled.map(({ orders }) => orders),
     );
     return {
       records: pairs.length,
       labelled: labelled.length,
       ...(labelled.length === 0
         ? {}
-        : { accuracy: report.accuracy, consistent_accuracy: report.consistent_accuracy, interval: report.interval }),
-      flip_rate: every.flip_rate,
-      first_rate: every.first_rate,
-      parse_failures: answers.flat().filter(({ winner }) => winner === 'invalid').length,
+        : {
+            accuracy: report.pair_accuracy,
+            interval: report.pair_interval,
+            verdict_accuracy: report.verdict_accuracy,
+            verdict_interval: report.verdict_interval,
+          }),
+      ...judgeBias(answers),
       judge_prompt_tokens: counts.judge_prompt_tokens,
       judge_generated_tokens: counts.judge_generated_tokens,
       computed_tokens: counts.computed_tokens,
@@ -104,12 +107,4 @@ async function run(options: JudgeCommandOptions, { signal }: CommandContext): Pr
   } finally {
     await policy.dispose();
   }
-}
-
-/** Two orders to one winner: the one with more votes; equal votes tie; no usable vote is invalid. */
-function overall(votes: readonly string[]): 'a' | 'b' | 'tie' | 'invalid' {
-  if (votes.every((vote) => vote === 'invalid')) return 'invalid';
-  const count = (name: string) => votes.filter((vote) => vote === name).length;
-  if (count('a') === count('b')) return 'tie';
-  return count('a') > count('b') ? 'a' : 'b';
 }

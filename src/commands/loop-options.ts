@@ -65,8 +65,12 @@ export interface OpenedPolicy {
   loadSeconds: number;
 }
 
-/** Loads a model folder with its tokenizer and prompts. Dispose the policy when done. */
-export async function openModel(options: ModelOptions & FormatOptions, signal: AbortSignal): Promise<OpenedPolicy> {
+/** Loads a model folder with its tokenizer and prompts. `judge`: how it will judge. Dispose the policy when done. */
+export async function openModel(
+  options: ModelOptions & FormatOptions,
+  signal: AbortSignal,
+  judge?: JudgeConfig['mode'],
+): Promise<OpenedPolicy> {
   const start = performance.now();
   const [{ openPolicy }, { readFormat }, { setThreads }] = await Promise.all([
     import('../loop/policy.js'),
@@ -76,6 +80,6 @@ export async function openModel(options: ModelOptions & FormatOptions, signal: A
   const format = options.format === undefined ? undefined : readFormat(options.format);
   if (options.threads !== undefined) setThreads(options.threads);
   const { model: directory, device, dtype } = options;
-  const policy = await openPolicy({ directory, device, dtype, signal }, format);
+  const policy = await openPolicy({ directory, device, dtype, signal }, { format, judge });
   return { policy, loadSeconds: (performance.now() - start) / 1000 };
 }

@@ -23,17 +23,20 @@ export async function writeJsonlFile<T>(path: string, write: (writer: JsonlWrite
   });
 }
 
-/** Refuses a folder with something in it, unless `overwrite`. */
-export function checkOutputFolder(path: string, overwrite: boolean): void {
+/** Refuses a folder with something in it, unless `overwrite`. `names`: refuses only a folder with one of these in it. */
+export function checkOutputFolder(path: string, overwrite: boolean, names?: readonly string[]): void {
   const stats = statSync(path, { throwIfNoEntry: false });
   if (stats && !stats.isDirectory())
     throw new StepwardError('INVALID_ARGUMENT', `--output: expected a folder, got the file ${path}`);
-  if (stats && !overwrite && readdirSync(path).length > 0) {
-    throw new StepwardError(
-      'INVALID_ARGUMENT',
-      `--output: expected a new or empty folder, ${path} has files in it (--overwrite replaces them)`,
-    );
-  }
+  if (!stats || overwrite) return;
+  const found = readdirSync(path);
+  const there = names?.find((name) => found.includes(name));
+  if (names ? there === undefined : found.length === 0) return;
+  const [wanted, has] = names ? [`a folder without ${names.join(' and ')}`, there] : ['a new or empty folder', 'files'];
+  throw new StepwardError(
+    'INVALID_ARGUMENT',
+    `--output: expected ${wanted}, ${path} has ${has} in it (--overwrite replaces them)`,
+  );
 }
 
 /** Runs `write` with an empty folder whose files then go to `path`. Model files of an earlier run there are replaced. */
@@ -48,9 +51,11 @@ export async function writeFolder<T>(path: string, write: (folder: string) => Pr
 }
 
 function moveInto(staging: string, path: string): void {
+  const weights = (name: string) => /\.safetensors(\.index\.json)?$/.test(name);
+  const made = readdirSync(staging);
   // Old shards beside a new single file would be taken for part of the model.
-  for (const name of readdirSync(path)) if (/\.safetensors(\.index\.json)?$/.test(name)) rmSync(join(path, name));
-  for (const name of readdirSync(staging)) {
+  if (made.some(weights)) for (const name of readdirSync(path).filter(weights)) rmSync(join(path, name));
+  for (const name of made) {
     rmSync(join(path, name), { recursive: true, force: true });
     renameSync(join(staging, name), join(path, name));
   }

@@ -3,8 +3,8 @@
 
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
-import { toStepwardError } from '../errors.js';
-import { printError } from './shared.js';
+import { StepwardError, toStepwardError } from '../errors.js';
+import { printError, writeError } from './shared.js';
 
 type Register = (program: Command) => void;
 
@@ -46,12 +46,16 @@ export async function runProgram(args: string[]): Promise<void> {
   } catch (error) {
     if (error instanceof CommanderError) {
       // Commander has printed its message; asking for help or the version is no error.
-      process.exitCode = error.exitCode === 0 ? 0 : 2;
+      if (error.exitCode === 0) return;
+      process.exitCode = 2;
+      const message = error.message.replace(/^error: /, '');
+      if (args.includes('--json')) await writeError(new StepwardError('INVALID_ARGUMENT', message));
       return;
     }
     const failure = toStepwardError(error);
     printError(failure);
     process.exitCode = failure.exitCode;
+    if (args.includes('--json')) await writeError(failure);
   }
 }
 

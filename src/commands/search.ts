@@ -60,7 +60,7 @@ export function registerSearch(program: Command): void {
     .option('--top-k <k>', 'keep the k likeliest tokens, 0: all', wholeNumber(0), SEARCH.top_k)
     .option('--max-steps <n>', 'most steps of a solution', wholeNumber(1), SEARCH.max_steps)
     .option('--max-step-tokens <n>', 'most tokens of a step', wholeNumber(1), SEARCH.max_step_tokens)
-    .option('--no-merge', 'judge identical candidates against each other')
+    .option('--no-merge', 'keep identical candidates apart: they tie, and each counts as an opponent')
     .addOption(choice('--truncated <what>', 'steps cut off by --max-step-tokens', ['drop', 'keep'], SEARCH.truncated))
     .option('--min-margin <wins>', 'least difference of wins for a pair', number(0), SELECT.min_margin)
     .option(
@@ -88,6 +88,7 @@ async function run(options: SearchCommandOptions, { signal }: CommandContext): P
     { writeTrees },
     { searchSteps },
     { readProblems },
+    { fittingProblems },
     { checkOutputFolder, writeFolder },
     { Progress },
   ] = await Promise.all([
@@ -95,6 +96,7 @@ async function run(options: SearchCommandOptions, { signal }: CommandContext): P
     import('../loop/iteration.js'),
     import('../loop/search.js'),
     import('../loop/records.js'),
+    import('../loop/fits.js'),
     import('./output.js'),
     import('../progress.js'),
   ]);
@@ -118,11 +120,12 @@ async function run(options: SearchCommandOptions, { signal }: CommandContext): P
   });
   const judge = judgeConfig(options);
   checkInput('--input', options.input);
-  checkOutputFolder(options.output, options.overwrite ?? false);
-  const { problems, answers } = await readProblems(options.input);
-  const { policy, loadSeconds } = await openModel(options, signal);
+  checkOutputFolder(options.output, options.overwrite ?? false, ['search.jsonl', 'pairs.jsonl']);
+  const records = await readProblems(options.input);
+  const { policy, loadSeconds } = await openModel(options, signal, judge.mode);
   const grader = new Grader();
   try {
+    const { problems, answers } = fittingProblems(policy, records);
     const start = performance.now();
     const progress = new Progress({ label: 'search', total: problems.length, unit: 'problems' });
     const { trees, counts } = await searchSteps(policy, problems, {

@@ -98,8 +98,7 @@ export function runCommand<O extends { json?: boolean }>(
       const error = signals.signal.aborted ? cancelled(thrown) : toStepwardError(thrown);
       process.exitCode = error.exitCode;
       printError(error);
-      if (options.json)
-        await writeStdout(`${JSON.stringify({ error: { code: error.code, message: error.message } })}\n`);
+      if (options.json) await writeError(error);
     } finally {
       signals.dispose();
     }
@@ -108,9 +107,8 @@ export function runCommand<O extends { json?: boolean }>(
 
 function cancelled(thrown: unknown): StepwardError {
   const error = toStepwardError(thrown);
-  return error.code === 'CANCELLED'
-    ? error
-    : new StepwardError('CANCELLED', `interrupted (${error.message})`, { cause: thrown });
+  const detail = error.code === 'CANCELLED' ? '' : ` (${error.message})`;
+  return new StepwardError('CANCELLED', `interrupted${detail}`, { cause: thrown });
 }
 
 export function printError(error: StepwardError): void {
@@ -118,6 +116,11 @@ export function printError(error: StepwardError): void {
   // A progress bar may stand half drawn on the line.
   const clear = process.stderr.isTTY ? '\r\x1b[2K' : '';
   process.stderr.write(`${clear}stepward: ${error.message} [${error.code}]${detail}\n`);
+}
+
+/** A failure as the summary that --json prints. */
+export function writeError({ code, message }: StepwardError): Promise<void> {
+  return writeStdout(`${JSON.stringify({ error: { code, message } })}\n`);
 }
 
 /** The first SIGINT or SIGTERM aborts the signal, the second ends the process. */
@@ -135,7 +138,7 @@ function watchSignals(): { signal: AbortSignal; dispose(): void } {
   };
 }
 
-function writeStdout(text: string): Promise<void> {
+export function writeStdout(text: string): Promise<void> {
   return new Promise((resolve) => process.stdout.write(text, () => resolve()));
 }
 

@@ -1,15 +1,11 @@
 // `stepward train`: a whole run from a recipe, M1 to Mn, into a run folder.
 
-import { join, resolve } from 'node:path';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { type Command, Option } from 'commander';
-import type { CommandContext, CommonOptions } from './shared.js';
+import type { CommandContext } from './shared.js';
 import { repeatable, runCommand, wholeNumber } from './shared.js';
-
-interface TrainCommandOptions extends Partial<CommonOptions> {
-  run?: string;
-  resume?: boolean;
-  set?: string[];
-}
+import type { RunChoice } from './train-recipe.js';
 
 export function registerTrain(program: Command): void {
   program
@@ -17,7 +13,8 @@ export function registerTrain(program: Command): void {
     .description('search, judge, update and evaluate, M1 to Mn, from a recipe')
     .argument('[recipe]', 'YAML file (default: the built-in arithmetic recipe)')
     .option('--run <dir>', 'run folder (default: runs/NAME, or the next free runs/NAME-2, ...)')
-    .option('--resume', 'go on with a run that was interrupted (default: the latest of NAME)')
+    .option('--resume', 'go on with a run (default: the latest of NAME; without a recipe the latest of all)')
+    .option('--model <dir>', 'as the recipe key model')
     .option('--set <key=value>', "override a recipe's key, for example search.width=4; may be repeated", repeatable)
     .addOption(new Option('--device <device>', 'as the recipe key device').choices(['auto', 'cpu', 'cuda']))
     .addOption(new Option('--dtype <dtype>', 'as the recipe key dtype').choices(['auto', 'float32', 'bfloat16']))
@@ -27,33 +24,17 @@ export function registerTrain(program: Command): void {
     .action(runCommand(run));
 }
 
-async function run(options: TrainCommandOptions, { signal, log }: CommandContext, given?: string): Promise<object> {
-  const [
-    { loadRecipe },
-    { runRecipe },
-    { openPolicy },
-    { packageRoot, packageVersion },
-    system,
-    folder,
-    { writeReport },
-    view,
-  ] = await Promise.all([
-    import('../config/load.js'),
+async function run(options: RunChoice, { signal, log }: CommandContext, given?: string): Promise<object> {
+  const [{ chooseRun }, { runRecipe }, { openPolicy }, { packageVersion }, system, view] = await Promise.all([
+    import('./train-recipe.js'),
     import('../loop/run.js'),
     import('../loop/policy.js'),
     import('../native/load.js'),
     import('../native/system.js'),
-    import('../run/folder.js'),
-    import('../report/report.js'),
     import('./train-view.js'),
   ]);
   const start = performance.now();
-  const overrides = [...(options.set ?? []), ...keyOverrides(options)];
-  const { recipe, file } = loadRecipe(given ?? join(packageRoot, 'recipes/arithmetic.yaml'), overrides);
-  const base = join('runs', recipe.name);
-  const directory = resolve(
-    options.run ?? (options.resume ? folder.latestDirectory(base) : folder.freshDirectory(base)),
-  );
+  const { recipe, file, directory } = chooseRun(given, options);
   if (recipe.threads !== undefined) system.setThreads(recipe.threads);
   const { torch, threads, cudaAvailable, cpuCapability } = system.systemInfo();
   log.info(`${view.relativePath(file)} into ${view.relativePath(directory)}, seed ${recipe.seed}`);
@@ -68,7 +49,7 @@ async function run(options: TrainCommandOptions, { signal, log }: CommandContext
         ...(initSeed === undefined ? {} : { initSeed }),
         signal,
       },
-      format,
+      { format, judge: recipe.judge.mode },
     );
   const stages = new view.StageProgress();
   let holdsRun = false;
@@ -95,35 +76,38 @@ async function run(options: TrainCommandOptions, { signal, log }: CommandContext
       },
     });
     stages.end();
-    const report = await writeReport(directory);
+    const report = await reportOf(directory, log);
     const table = view.modelTable(metrics);
-    const where = `run folder: ${view.relativePath(directory)}\nreport: ${view.relativePath(report)}\n`;
-    (options.json ? process.stderr : process.stdout).write(`\n${table}\n${where}`);
-    return { run: directory, report, models: metrics, seconds: (performance.now() - start) / 1000 };
+    const where = `run folder: ${view.relativePath(directory)}\n`;
+    const shown = report === undefined ? '' : `report: ${view.relativePath(report)}\n`;
+    (options.json ? process.stderr : process.stdout).write(`\n${table}\n${where}${shown}`);
+    return { run: directory, report: report ?? null, models: metrics, seconds: (performance.now() - start) / 1000 };
   } catch (error) {
     stages.end();
     // What was finished before a guard or Ctrl-C is worth a look.
     if (holdsRun) {
-      await writeReport(directory).catch(() => undefined);
+      await reportOf(directory, log);
       log.info(`what is finished: ${view.relativePath(directory)}`);
     }
-    if (signal.aborted) {
-      const set = overrides.flatMap((override) => ['--set', quoted(override)]);
-      const words = ['stepward train', ...(given === undefined ? [] : [quoted(given)]), ...set];
-      log.info(`to go on: ${[...words, '--run', quoted(view.relativePath(directory)), '--resume'].join(' ')}`);
+    if (signal.aborted && existsSync(join(directory, 'run.json'))) {
+      log.info(`to go on: stepward train --run ${quoted(view.relativePath(directory))} --resume`);
     }
     throw error;
+  }
+}
+
+/** Writes the report; its path. A run that is over does not fail for want of one. */
+async function reportOf(directory: string, log: CommandContext['log']): Promise<string | undefined> {
+  const { writeReport } = await import('../report/report.js');
+  try {
+    return await writeReport(directory);
+  } catch (error) {
+    log.warn(`no report: ${(error as Error).message}`);
+    return undefined;
   }
 }
 
 /** As a shell takes it for one word. */
 function quoted(word: string): string {
   return /^[\w./=:,@%+-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
-}
-
-/** --seed 3 is --set seed=3, and so on. */
-function keyOverrides(options: TrainCommandOptions): string[] {
-  return (['seed', 'device', 'dtype', 'threads'] as const).flatMap((key) =>
-    options[key] === undefined ? [] : [`${key}=${options[key]}`],
-  );
 }

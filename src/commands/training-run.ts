@@ -3,6 +3,7 @@
 import { join } from 'node:path';
 import { JsonlWriter } from '../data/jsonl.js';
 import { Progress } from '../progress.js';
+import { trainingRecord } from '../training/run.js';
 import type { StepMetrics, TrainingHooks, TrainingSummary } from '../training/types.js';
 import { writeFolder } from './output.js';
 import { type CommandContext, type OpenModel, peakBytes } from './shared.js';
@@ -44,15 +45,8 @@ export async function trainIntoFolder(
   context.log.info(
     `${label}: wrote ${options.output} (${summary.steps} steps, last loss ${summary.finalLoss.toFixed(4)})`,
   );
-  const { steps, pairs, examples, tokens, computedTokens, referenceTokens, seconds, finalLoss } = summary;
   return {
-    steps,
-    ...(pairs === undefined ? { examples } : { pairs }),
-    tokens,
-    computed_tokens: computedTokens,
-    ...(pairs !== undefined && { reference_tokens: referenceTokens }),
-    final_loss: finalLoss,
-    seconds,
+    ...trainingRecord(summary),
     load_seconds: model.loadSeconds,
     peak_bytes: peakBytes(),
   };

@@ -40,7 +40,9 @@ function describe(
   const name = path.length === 0 ? '' : `${dotted(path)}: `;
   const came = at(root, path);
   const message =
-    came === undefined && issue.code === 'invalid_type' ? `${expected(issue)}, which is missing` : wanted(issue, came);
+    came === undefined && issue.code === 'invalid_type'
+      ? `${expected(issue)}, which is missing`
+      : wanted(issue, came, path);
   return [`${place(path, false)}: ${name}${message}`];
 }
 
@@ -77,8 +79,9 @@ function bound(origin: string): string {
   return origin === 'array' ? 'a list of a length ' : '';
 }
 
-function wanted(issue: z.core.$ZodIssue, came: unknown): string {
-  if (issue.code === 'custom') return issue.message;
+function wanted(issue: z.core.$ZodIssue, came: unknown, path: Path): string {
+  // {key}: a schema does not know under which keys it stands.
+  if (issue.code === 'custom') return issue.message.replace('{key}', dotted(path));
   const text = JSON.stringify(came) ?? String(came);
   return `${expected(issue)}, got ${text.length > 80 ? `${text.slice(0, 80)}...` : text}`;
 }

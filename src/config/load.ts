@@ -2,11 +2,12 @@
 
 import { readFileSync } from 'node:fs';
 import { basename, dirname, extname, resolve } from 'node:path';
-import { type Document, LineCounter, parse, parseDocument } from 'yaml';
+import { type Document, LineCounter, parseDocument } from 'yaml';
 import { fileError } from '../data/jsonl.js';
 import { StepwardError } from '../errors.js';
-import { describeIssues, keysAt, type Path } from './issues.js';
-import { nearest } from './nearest.js';
+import { describeIssues, type Path } from './issues.js';
+import { applyOverride } from './overrides.js';
+import { absolutePaths } from './paths.js';
 import { type Recipe, recipeSchema } from './recipe.js';
 
 export interface LoadedRecipe {
@@ -44,56 +45,36 @@ export function parseRecipe(
     const { line } = lines.linePos(broken.pos[0]);
     throw new StepwardError('INVALID_CONFIG', `${shown}:${line}: expected YAML (${broken.message.split('\n')[0]})`);
   }
-  const value: unknown = document.toJS() ?? {};
+  const place = (path: Path, key: boolean) => `${shown}${lineOf(document, lines, path, key)}`;
+  return checkRecipe(document.toJS() ?? {}, file, shown, overrides, place);
+}
+
+/** A recipe that is no text any more, as run.json holds it. `value` is changed by the overrides. */
+export function checkRecipe(
+  value: unknown,
+  file: string,
+  shown = file,
+  overrides: readonly string[] = [],
+  placeOf: (path: Path, key: boolean) => string = () => shown,
+): LoadedRecipe['recipe'] {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw new StepwardError('INVALID_CONFIG', `${shown}: expected a map of keys at the top`);
   }
-  const set = new Set<string>();
-  for (const override of overrides) set.add(applyOverride(value as Record<string, unknown>, override));
+  const set = new Set(overrides.map((override) => applyOverride(value as Record<string, unknown>, override)));
   const place = (path: Path, key: boolean) => {
-    for (let length = path.length; length > 0; length--) {
-      if (set.has(path.slice(0, length).join('.'))) return `--set ${path.slice(0, length).join('.')}`;
-    }
-    return `${shown}${lineOf(document, lines, path, key)}`;
+    const override = overrideOf(path);
+    return override === undefined ? placeOf(path, key) : `--set ${override}`;
   };
+  const overrideOf = (path: Path) =>
+    path.map((_, i) => path.slice(0, path.length - i).join('.')).find((prefix) => set.has(prefix));
   const result = recipeSchema.safeParse(value);
   if (!result.success)
     throw new StepwardError('INVALID_CONFIG', describeIssues(result.error, recipeSchema, value, place));
-  const recipe = absolute(result.data, dirname(file));
+  const recipe = absolutePaths(result.data, (key) =>
+    overrideOf(key.split('.')) === undefined ? dirname(file) : process.cwd(),
+  );
   checkTogether(recipe, shown);
   return { ...recipe, name: recipe.name ?? basename(file, extname(file)) };
-}
-
-function applyOverride(root: Record<string, unknown>, override: string): string {
-  const at = override.indexOf('=');
-  if (at <= 0)
-    throw new StepwardError('INVALID_ARGUMENT', `--set: expected key=value, got ${JSON.stringify(override)}`);
-  const name = override.slice(0, at).trim();
-  const keys = name.split('.');
-  let value: unknown;
-  try {
-    value = parse(override.slice(at + 1));
-  } catch (error) {
-    throw new StepwardError(
-      'INVALID_ARGUMENT',
-      `--set ${name}: expected a YAML value (${(error as Error).message.split('\n')[0]})`,
-    );
-  }
-  let current = root;
-  for (const [i, key] of keys.slice(0, -1).entries()) {
-    const known = keysAt(recipeSchema, keys.slice(0, i), root);
-    if (!known.includes(key)) {
-      const wrong = keys.slice(0, i + 1).join('.');
-      const hint = nearest(key, known);
-      const meant = hint === undefined ? '' : `; did you mean ${[...keys.slice(0, i), hint].join('.')}?`;
-      throw new StepwardError('INVALID_CONFIG', `--set ${name}: unknown key ${wrong}${meant}`);
-    }
-    const next = current[key];
-    if (typeof next !== 'object' || next === null || Array.isArray(next)) current[key] = {};
-    current = current[key] as Record<string, unknown>;
-  }
-  current[keys.at(-1) as string] = value;
-  return name;
 }
 
 function lineOf(document: Document, lines: LineCounter, path: Path, key: boolean): string {
@@ -115,25 +96,6 @@ function rangeOf(document: Document, path: Path, key: boolean): number | undefin
     if (pair.key?.value === last) return (key ? undefined : pair.value?.range?.[0]) ?? pair.key?.range?.[0];
   }
   return undefined;
-}
-
-function absolute(recipe: Recipe, directory: string): Recipe {
-  const at = <T extends { file?: string | undefined }>(source: T): T =>
-    source.file === undefined ? source : { ...source, file: resolve(directory, source.file) };
-  const { model, format, sft, problems, evaluate } = recipe;
-  return {
-    ...recipe,
-    model:
-      typeof model === 'string' ? resolve(directory, model) : { ...model, config: resolve(directory, model.config) },
-    ...(typeof format === 'string' ? { format: resolve(directory, format) } : {}),
-    ...(sft ? { sft: { ...sft, ift: at(sft.ift), ...(sft.eft ? { eft: at(sft.eft) } : {}) } } : {}),
-    ...(problems ? { problems: { ...problems, source: at(problems.source) } } : {}),
-    evaluate: {
-      ...evaluate,
-      ...(evaluate.source ? { source: at(evaluate.source) } : {}),
-      ...(evaluate.judge_source ? { judge_source: at(evaluate.judge_source) } : {}),
-    },
-  };
 }
 
 function checkTogether(recipe: Recipe, shown: string): void {

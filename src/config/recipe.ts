@@ -39,7 +39,7 @@ export const guardsSchema = z.strictObject({
   judge_fall: share.default(0.1),
   /**
    * Most nats per token that the chosen steps' log-prob may fall below the reference during an update, averaged over
-   * ten optimiser steps. A fall of both chosen and rejected is how too much DPO shows first.
+   * ten optimiser steps, or over all of a shorter update. A fall of both chosen and rejected is how too much DPO shows first.
    */
   chosen_fall: positive.default(0.5),
 });

@@ -10,13 +10,17 @@ const seed = z.int().nonnegative().default(0);
 function source<T extends z.ZodType>(arithmetic: T) {
   return z
     .strictObject({
-      /** JSON lines; the path is relative to the recipe. */
+      /** JSON lines; the path is relative to the recipe, with --set to where the command runs. */
       file: z.string().min(1).optional(),
       arithmetic: arithmetic.optional(),
     })
     .refine(
-      (given) => (given.file === undefined) !== (given.arithmetic === undefined),
-      'expected either file or arithmetic',
+      (given) => given.file !== undefined || given.arithmetic !== undefined,
+      'expected either file or arithmetic, found neither',
+    )
+    .refine(
+      (given) => given.file === undefined || given.arithmetic === undefined,
+      'expected either file or arithmetic, got both; --set {key}={file: ...} replaces the one by the other',
     );
 }
 

@@ -24,7 +24,7 @@ const optimizerKeys = {
   /** Below 1: share of the steps; else steps. Paper: not stated. */
   warmup: z.number().nonnegative().default(0),
   batch_size: counting.default(32),
-  /** Ends the stage after this many optimiser steps. */
+  /** Optimiser steps of the stage; overrides epochs. */
   max_steps: counting.optional(),
   /** Global norm; 0: no clipping. */
   max_grad_norm: z.number().nonnegative().default(1),
@@ -56,7 +56,10 @@ export const searchSchema = z.strictObject({
   max_steps: counting.default(20),
   /** Paper: not stated. Longer than the longest mean step it reports (144 tokens at 72B). */
   max_step_tokens: counting.default(256),
-  /** Merge identical candidates before judging. Paper: not stated; unmerged, equal steps win and lose by position alone. */
+  /**
+   * Merge identical candidates before judging. Unmerged, they tie with each other and each counts as an opponent, so that
+   * wins weigh a step by how often it was sampled. Paper: not stated.
+   */
   merge: z.boolean().default(true),
   /**
    * A step cut off by max_step_tokens. drop: recorded, but neither judged nor chosen, since half a step has no verdict

@@ -12,6 +12,8 @@ export interface TextCodec {
    * `continuation`: the text follows other text, so no word-start mark is put before it (SentencePiece); default false.
    */
   encode(text: string, options?: { special?: boolean; continuation?: boolean }): number[];
+  /** `encode` of each text, in one call to the tokenizer. */
+  encodeMany(texts: readonly string[], options?: { continuation?: boolean }): number[][];
   /** Text of ids; special tokens are left out unless `keepSpecial`. */
   decode(ids: ArrayLike<number>, options?: { keepSpecial?: boolean }): string;
   readonly vocabSize: number;

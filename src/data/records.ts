@@ -2,10 +2,9 @@
 // Every error names FILE:LINE and the field; all lines are checked before any of them is used.
 
 import { z } from 'zod';
-import { describeIssues } from '../config/issues.js';
 import { StepwardError } from '../errors.js';
+import { readChecked, tooLong } from './checked.js';
 import type { TextCodec } from './codec.js';
-import { clip, readJsonl } from './jsonl.js';
 
 /** What the records of a model must fit. */
 export interface RecordLimits {
@@ -86,14 +85,8 @@ export class RecordReader<T> {
 
   /** `parts`: lengths by what they are, as they follow each other in the longest sequence. */
   fits(field: string, parts: Record<string, number>): void {
-    const total = Object.values(parts).reduce((sum, length) => sum + length, 0);
-    if (total <= this.limits.maxPositions) return;
-    const listed = Object.entries(parts).map(([name, length]) => `${name} ${length}`);
-    throw this.error(
-      field,
-      `expected at most ${this.limits.maxPositions} tokens, the model's positions, got ${total} (${listed.join(' + ')})`,
-      'CONTEXT_TOO_LONG',
-    );
+    const message = tooLong(parts, this.limits.maxPositions);
+    if (message !== undefined) throw this.error(field, message, 'CONTEXT_TOO_LONG');
   }
 }
 
@@ -103,25 +96,7 @@ export async function* readRecords<T>(
   limits: RecordLimits,
   schemaOf: (value: Record<string, unknown>) => z.ZodType<T>,
 ): AsyncGenerator<RecordReader<T>> {
-  let count = 0;
-  for await (const { line, value } of readJsonl(path)) {
-    if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-      throw new StepwardError(
-        'INVALID_DATA',
-        `${path}:${line}: expected a JSON object, got ${clip(JSON.stringify(value))}`,
-      );
-    }
-    const schema = schemaOf(value as Record<string, unknown>);
-    const result = schema.safeParse(value);
-    if (!result.success)
-      throw new StepwardError(
-        'INVALID_DATA',
-        describeIssues(result.error, schema, value, () => `${path}:${line}`),
-      );
-    count++;
-    yield new RecordReader(path, line, result.data, limits);
-  }
-  if (count === 0) throw new StepwardError('INVALID_DATA', `${path}: expected at least one record, got none`);
+  for await (const { line, record } of readChecked(path, schemaOf)) yield new RecordReader(path, line, record, limits);
 }
 
 export interface ScoreRecord {

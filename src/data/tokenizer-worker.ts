@@ -8,6 +8,8 @@ import { StepwardError } from '../errors.js';
 
 interface Calls {
   encode(text: string, special: boolean): number[];
+  /** Without special tokens. */
+  encodeMany(texts: readonly string[]): number[][];
   decode(ids: number[], skipSpecial: boolean): string;
   tokenToId(token: string): number | null;
   idToToken(id: number): string | null;
@@ -30,6 +32,8 @@ const answer = (message) => { port.postMessage(message); Atomics.store(flag, 0, 
   tokenizer.disablePadding();
   const calls = {
     encode: async (text, special) => (await tokenizer.encode(text, null, { addSpecialTokens: special })).getIds(),
+    encodeMany: async (texts) =>
+      (await tokenizer.encodeBatch(texts, { addSpecialTokens: false })).map((encoding) => encoding.getIds()),
     decode: (ids, skipSpecial) => tokenizer.decode(ids, skipSpecial),
     tokenToId: (token) => tokenizer.tokenToId(token),
     idToToken: (id) => tokenizer.idToToken(id),

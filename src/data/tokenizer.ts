@@ -58,13 +58,23 @@ class HuggingFaceCodec implements TextCodec {
   }
 
   encode(text: string, options: { special?: boolean; continuation?: boolean } = {}): number[] {
-    if (text === '' && !options.special) return [];
-    const lead = this.#lead;
-    if (lead && options.continuation && !options.special) {
-      const ids = this.worker.call('encode', LEAD + text, false);
-      if (lead.every((id, i) => id === ids[i])) return ids.slice(lead.length);
-    }
-    return this.worker.call('encode', text, options.special ?? false);
+    if (options.special) return this.worker.call('encode', text, true);
+    return this.encodeMany([text], options)[0] as number[];
+  }
+
+  encodeMany(texts: readonly string[], { continuation = false } = {}): number[][] {
+    const lead = continuation ? this.#lead : undefined;
+    if (!lead) return this.#plain(texts);
+    const led = this.#plain(texts.map((text) => LEAD + text));
+    // A tokenizer that joins the lead with what follows gives no ids to cut off.
+    const joined = led.map((ids) => lead.some((id, i) => id !== ids[i]));
+    const unled = this.#plain(texts.filter((_, t) => joined[t]));
+    return led.map((ids, t) => (joined[t] ? (unled.shift() as number[]) : ids.slice(lead.length)));
+  }
+
+  #plain(texts: readonly string[]): number[][] {
+    if (texts.every((text) => text === '')) return texts.map(() => []);
+    return this.worker.call('encodeMany', texts);
   }
 
   decode(ids: ArrayLike<number>, options: { keepSpecial?: boolean } = {}): string {

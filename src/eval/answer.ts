@@ -54,10 +54,8 @@ function afterMarker(text: string, markers: readonly string[]): string | null {
   }
   if (at < 0) return null;
   const line = text.slice(at).split('\n')[0] as string;
-  return line
-    .replace(/^[\s:]+/, '')
-    .replace(/[\s.]+$/, '')
-    .trim();
+  // "**Answer:** 7", "Answer: **7**." and the like: Markdown around it is no part of the answer.
+  return line.replace(/^[\s:*`]+/, '').replace(/[\s.*`]+$/, '');
 }
 
 function lastNumber(text: string): string | null {

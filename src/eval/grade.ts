@@ -2,16 +2,19 @@
 // compared by equivalent(), which grader.ts runs where it can be killed.
 
 import { evaluate, variablesOf } from './expression.js';
-import { normalizeAnswer, parseRational } from './normalize.js';
+import { normalizeAnswer } from './normalize.js';
+import { parseQuantity } from './quantity.js';
 
 /** true or false where text or plain numbers decide, undefined where the answers are more than that. */
 export function gradePlain(predicted: string, gold: string): boolean | undefined {
   const [a, b] = [normalizeAnswer(predicted), normalizeAnswer(gold)];
   if (a === '' || b === '') return false;
   if (bare(a) === bare(b)) return true;
-  const [x, y] = [parseRational(a), parseRational(b)];
-  if (x && y) return x.numerator === y.numerator && x.denominator === y.denominator;
-  return undefined;
+  const [x, y] = [parseQuantity(predicted), parseQuantity(gold)];
+  if (!x || !y) return undefined;
+  // A unit that is left out is no mistake; another one is.
+  if (x.unit !== '' && y.unit !== '' && x.unit !== y.unit) return false;
+  return x.value.numerator === y.value.numerator && x.value.denominator === y.value.denominator;
 }
 
 function bare(text: string): string {

@@ -11,7 +11,10 @@ export function normalizeAnswer(answer: string): string {
   text = text.replace(/\\(?:text|textbf|mathrm|mathbf|mbox)\s*\{([^{}]*)\}/g, '$1');
   text = text.replace(/\\[dt]frac/g, '\\frac').replace(/\\frac\s*(\d)\s*(\d)/g, '\\frac{$1}{$2}');
   text = text.replace(/\\sqrt\s*(\d)/g, '\\sqrt{$1}');
-  text = text.replace(/\\!/g, '').replace(/(\d)\\,(?=\d{3}(?:\D|$))/g, '$1');
+  text = text
+    .replace(/\\!/g, '')
+    .replace(/\{,\}/g, ',')
+    .replace(/(\d)\\,(?=\d{3}(?:\D|$))/g, '$1');
   text = text.replace(/\\[,;: ]|~|\\quad/g, ' ').replace(/\\%|%|\\\$|\$/g, '');
   text = text.replace(/\^\s*(?:\{\s*\\circ\s*\}|\\circ)|°/g, '');
   text = text

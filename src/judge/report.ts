@@ -4,24 +4,29 @@ import type { JudgeConfig } from '../config/recipe.js';
 import { treeKey } from '../data/tree-key.js';
 import { wilsonInterval } from '../eval/interval.js';
 import type { Policy } from '../loop/policy.js';
-import { emptyCounts } from '../loop/types.js';
+import { emptyCounts, type RecordId } from '../loop/types.js';
 import { judgeView, type LabelledPair } from '../prompts/examples.js';
 import { type Answer, askJudge, type Question } from './ask.js';
 import { rate } from './tally.js';
 
 export interface JudgeReport {
+  /** Pairs. */
   n: number;
-  /** Right verdicts over both orders; an unparsable one is wrong. */
-  accuracy: number;
-  /** Pairs judged right in both orders. */
-  consistent_accuracy: number;
-  interval: [number, number];
+  /** Share of single verdicts, two a pair, that name the label. Chance is 0.5; a tie or no verdict is not right. */
+  verdict_accuracy: number;
+  /** Wilson 95%. Two verdicts on one pair are not independent: it counts pairs. */
+  verdict_interval: [number, number];
+  /** Share of pairs whose winner over both orders is the label; a tie or no winner is not right. */
+  pair_accuracy: number;
+  pair_interval: [number, number];
   /** Pairs whose orders gave different winners, of those where both gave one. */
   flip_rate: number | null;
   /** Verdicts for the candidate shown first, of those that gave a winner. 0.5 is fair. */
   first_rate: number | null;
-  /** Share of the verdicts that could not be parsed. */
+  /** Verdicts that could not be parsed. */
   parse_failures: number;
+  /** Of all verdicts. */
+  parse_failure_rate: number | null;
 }
 
 export interface JudgeOptions {
@@ -31,13 +36,16 @@ export interface JudgeOptions {
   onProgress?(done: number, total: number): void;
 }
 
-/** The judge's answers to written pairs: [a shown first, b shown first] of each. Always both orders. */
+/** Answers to a pair: a shown first, then b shown first. */
+export type BothOrders = [Answer, Answer];
+
+/** The judge's answers to written pairs. Always both orders. */
 export async function judgePairs(
   policy: Policy,
-  pairs: readonly (Omit<LabelledPair, 'label' | 'id'> & { id: string })[],
+  pairs: readonly (Omit<LabelledPair, 'label' | 'id'> & { id: RecordId })[],
   options: JudgeOptions,
   counts = emptyCounts(),
-): Promise<[Answer, Answer][]> {
+): Promise<BothOrders[]> {
   const questions = pairs.flatMap((pair, i): Question[] => {
     const view = judgeView(policy.prompts, pair);
     const key = treeKey(pair.id);
@@ -53,38 +61,59 @@ export async function judgePairs(
 }
 
 /** Accuracy and bias of answers to labelled pairs. */
-export function judgeReport(labels: readonly ('a' | 'b')[], answers: readonly [Answer, Answer][]): JudgeReport {
-  let [right, both, bothRight, flips, decided, first, invalid] = [0, 0, 0, 0, 0, 0, 0];
+export function judgeReport(labels: readonly ('a' | 'b')[], answers: readonly BothOrders[]): JudgeReport {
+  let [rightVerdicts, rightPairs] = [0, 0];
   for (const [i, orders] of answers.entries()) {
-    const named = orders.map(({ winner }, order) => nameOf(winner, order));
-    for (const [order, name] of named.entries()) {
-      if (name === labels[i]) right++;
-      if (orders[order]?.winner === 'invalid') invalid++;
-      if (name === null) continue;
-      decided++;
-      if (orders[order]?.winner === 'first') first++;
-    }
-    if (named[0] !== null && named[1] !== null) {
-      both++;
-      if (named[0] !== named[1]) flips++;
-    }
-    if (named[0] === labels[i] && named[1] === labels[i]) bothRight++;
+    rightVerdicts += orders.filter(({ winner }, order) => nameOf(winner, order) === labels[i]).length;
+    if (pairWinner(orders) === labels[i]) rightPairs++;
   }
   const n = answers.length;
   return {
     n,
-    accuracy: rate(right, 2 * n) ?? 0,
-    consistent_accuracy: rate(bothRight, n) ?? 0,
-    // Two verdicts on one pair are not independent: the interval counts pairs.
-    interval: wilsonInterval(right / 2, n),
-    flip_rate: rate(flips, both),
-    first_rate: rate(first, decided),
-    parse_failures: rate(invalid, 2 * n) ?? 0,
+    verdict_accuracy: rate(rightVerdicts, 2 * n) ?? 0,
+    verdict_interval: wilsonInterval(rightVerdicts / 2, n),
+    pair_accuracy: rate(rightPairs, n) ?? 0,
+    pair_interval: wilsonInterval(rightPairs, n),
+    ...judgeBias(answers),
   };
 }
 
+/** What answers say without labels. */
+export function judgeBias(
+  answers: readonly BothOrders[],
+): Pick<JudgeReport, 'flip_rate' | 'first_rate' | 'parse_failures' | 'parse_failure_rate'> {
+  let [flips, both, decided, first, invalid] = [0, 0, 0, 0, 0];
+  for (const orders of answers) {
+    const [one, two] = orders.map(({ winner }, order) => nameOf(winner, order)) as [Named, Named];
+    for (const { winner } of orders) {
+      if (winner === 'invalid') invalid++;
+      if (winner === 'first') first++;
+      if (winner === 'first' || winner === 'second') decided++;
+    }
+    if (one === null || two === null) continue;
+    both++;
+    if (one !== two) flips++;
+  }
+  return {
+    flip_rate: rate(flips, both),
+    first_rate: rate(first, decided),
+    parse_failures: invalid,
+    parse_failure_rate: rate(invalid, 2 * answers.length),
+  };
+}
+
+type Named = 'a' | 'b' | null;
+
 /** Which of a and b an answer names; order 0 shows a first. */
-export function nameOf(winner: Answer['winner'], order: number): 'a' | 'b' | null {
+export function nameOf(winner: Answer['winner'], order: number): Named {
   if (winner !== 'first' && winner !== 'second') return null;
   return (winner === 'first') === (order === 0) ? 'a' : 'b';
+}
+
+/** Two orders to one winner: the one with more votes; equal votes tie; no usable vote is invalid. */
+export function pairWinner(orders: BothOrders): 'a' | 'b' | 'tie' | 'invalid' {
+  if (orders.every(({ winner }) => winner === 'invalid')) return 'invalid';
+  const votes = (name: Named) => orders.filter(({ winner }, order) => nameOf(winner, order) === name).length;
+  if (votes('a') === votes('b')) return 'tie';
+  return votes('a') > votes('b') ? 'a' : 'b';
 }

@@ -1,10 +1,9 @@
 // Sampled rows to candidates: identical ones merged, each with its text and log-prob.
 
+import { finishOf } from '../data/finish.js';
 import type { GenerateResult } from '../native/types.js';
 import type { TokenText } from '../prompts/token-text.js';
-import type { Candidate, Finish } from './types.js';
-
-const FINISHES: readonly Finish[] = ['stop', 'eos', 'length'];
+import type { Candidate } from './types.js';
 
 /** Candidates of one node in the order they were first sampled. `rows`: the node's rows in the result. */
 export function candidatesOf(
@@ -18,7 +17,7 @@ export function candidatesOf(
   for (let row = rows.first; row < rows.first + rows.count; row++) {
     const [start, end] = [result.offsets[row] as number, result.offsets[row + 1] as number];
     const ids = Array.from(result.tokens.subarray(start, end));
-    const finish = FINISHES[result.finish[row] as number] as Finish;
+    const finish = finishOf(result.finish[row]);
     const key = `${finish} ${ids.join()}`;
     const known = merge ? byIds.get(key) : undefined;
     if (known) {

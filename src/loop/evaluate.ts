@@ -1,5 +1,6 @@
 // How well a model solves: greedy accuracy on held-out problems, and samples of solutions.
 
+import { type Finish, finishOf } from '../data/finish.js';
 import { PrefixForest } from '../data/forest.js';
 import { treeKey } from '../data/tree-key.js';
 import { extractAnswer, goldAnswer } from '../eval/answer.js';
@@ -9,7 +10,7 @@ import { rate } from '../judge/tally.js';
 import { cutSolution } from '../prompts/examples.js';
 import type { Policy } from './policy.js';
 import type { Problem, ProblemSet } from './records.js';
-import type { Finish } from './types.js';
+import type { RecordId } from './types.js';
 
 export interface SolveOptions {
   maxTokens: number;
@@ -32,34 +33,24 @@ export interface Solution {
   finish: Finish;
 }
 
-const UNSOLVED: Solution = { text: '', tokens: 0, steps: 0, answer: null, finish: 'length' };
-const FINISHES: readonly Finish[] = ['stop', 'eos', 'length'];
-
-/** Solutions of each problem, in order. A prompt too long for the model gets empty ones that end by length. */
+/** Solutions of each problem, in order. Throws CONTEXT_TOO_LONG where a prompt leaves no room for a token. */
 export async function solveProblems(
   policy: Policy,
   problems: readonly Problem[],
   options: SolveOptions,
 ): Promise<Solution[][]> {
+  if (problems.length === 0) return [];
   const samples = options.samples ?? 1;
   const forest = new PrefixForest();
-  const asked: number[] = [];
-  for (const [i, { problem }] of problems.entries()) {
-    const ids = policy.prompts.solve(problem);
-    if (ids.length >= policy.engine.info.maxPositions) continue;
-    forest.add(ids, i);
-    asked.push(i);
-  }
-  const solutions = problems.map(() => new Array<Solution>(samples).fill(UNSOLVED));
-  if (asked.length === 0) return solutions;
-  const total = asked.length * samples;
+  for (const [i, { problem }] of problems.entries()) forest.add(policy.prompts.solve(problem), i);
+  const total = problems.length * samples;
   const result = await policy.engine.generate(
     {
       ...forest.build(),
       samples,
       seed: options.seed ?? 0,
-      treeKeys: BigUint64Array.from(asked, (i) => treeKey((problems[i] as Problem).id)),
-      steps: new Int32Array(asked.length),
+      treeKeys: BigUint64Array.from(problems, ({ id }) => treeKey(id)),
+      steps: new Int32Array(problems.length),
       temperature: options.temperature ?? 0,
       topP: options.topP ?? 1,
       topK: options.topK ?? 0,
@@ -69,9 +60,9 @@ export async function solveProblems(
     { signal: options.signal, onProgress: (done) => options.onProgress?.(done, total) },
   );
   const { format } = policy.prompts;
-  for (const [k, i] of asked.entries()) {
-    solutions[i] = Array.from({ length: samples }, (_, s) => {
-      const row = k * samples + s;
+  return problems.map((_, i) =>
+    Array.from({ length: samples }, (_sample, s) => {
+      const row = i * samples + s;
       const ids = result.tokens.subarray(result.offsets[row], result.offsets[row + 1]);
       const text = policy.text.decode(ids).trim();
       return {
@@ -79,15 +70,14 @@ export async function solveProblems(
         tokens: ids.length,
         steps: cutSolution(text, format.step_delimiter).length,
         answer: extractAnswer(text, format.answer),
-        finish: FINISHES[result.finish[row] as number] as Finish,
+        finish: finishOf(result.finish[row]),
       };
-    });
-  }
-  return solutions;
+    }),
+  );
 }
 
 export interface SolutionRecord {
-  id: string;
+  id: RecordId;
   problem: string;
   solution: string;
   answer: string | null;
@@ -120,9 +110,8 @@ export async function evaluateSolving(
   const solutions = await solveProblems(policy, problems, options);
   const records = await Promise.all(
     problems.map(async ({ id, problem }, i): Promise<SolutionRecord> => {
-      const [first = UNSOLVED] = solutions[i] ?? [];
-      const { text, answer, steps, tokens, finish } = first;
-      const gold = goldAnswer(answers.get(id) ?? '');
+      const [{ text, answer, steps, tokens, finish }] = solutions[i] as [Solution];
+      const gold = goldAnswer(answers.get(String(id)) ?? '');
       return {
         id,
         problem,

@@ -4,28 +4,25 @@
 import { JsonlWriter } from '../data/jsonl.js';
 import { type JudgeReport, judgePairs, judgeReport } from '../judge/report.js';
 import { rate } from '../judge/tally.js';
+import { deriveSeed } from '../random.js';
 import { finished, type ModelFolder, writeJson } from '../run/folder.js';
 import { type RunContext, secondsSince, withPolicy } from './context.js';
 import { type AccuracyReport, evaluateSolving } from './evaluate.js';
+import { labelledPairsOf } from './example-records.js';
+import { fittingPairs, fittingProblems } from './fits.js';
 import { pairRecords } from './pairs.js';
 import type { Policy } from './policy.js';
-import { deriveSeed } from './random.js';
-import { type GoldAnswers, labelledPairsOf, type Problem, problemsOf } from './records.js';
+import { type GoldAnswers, type PlacedProblems, problemsOf } from './records.js';
 import { searchSteps } from './search.js';
 import { searchRecord } from './search-record.js';
 import type { SearchCounts, SearchTree } from './types.js';
 import { update } from './update.js';
 
-export interface ProblemSlice {
-  problems: Problem[];
-  answers: GoldAnswers;
-}
-
 /** Makes M(n+1), `target`, from M(n), `source`. */
 export async function iterate(
   source: ModelFolder,
   target: ModelFolder,
-  slice: ProblemSlice,
+  slice: PlacedProblems,
   context: RunContext,
 ): Promise<void> {
   if (target.has('model')) return;
@@ -54,18 +51,19 @@ export interface SearchSummary extends SearchCounts {
   accuracy: number | null;
 }
 
-async function search(target: ModelFolder, policy: Policy, slice: ProblemSlice, context: RunContext): Promise<void> {
+async function search(target: ModelFolder, policy: Policy, slice: PlacedProblems, context: RunContext): Promise<void> {
   const { recipe, hooks } = context;
   const start = performance.now();
   const stage = `${target.name} search`;
-  const { trees, counts } = await searchSteps(policy, slice.problems, {
+  const { problems } = fittingProblems(policy, slice);
+  const { trees, counts } = await searchSteps(policy, problems, {
     search: recipe.search,
     judge: recipe.judge,
     select: recipe.select,
     seed: deriveSeed(recipe.seed, 'search', target.name),
     ...(hooks.signal ? { signal: hooks.signal } : {}),
-    onProgress: ({ done, problems, round, phase }) =>
-      hooks.progress?.(stage, done, problems, `step ${round}, ${phase}`),
+    onProgress: ({ done, problems: total, round, phase }) =>
+      hooks.progress?.(stage, done, total, `step ${round}, ${phase}`),
   });
   hooks.progress?.(stage, trees.length, trees.length);
   const summary = await writeTrees(policy, trees, slice.answers, counts, context, {
@@ -141,7 +139,7 @@ export async function evaluate(target: ModelFolder, context: RunContext): Promis
     const made: Omit<Evaluation, 'seconds'> = { model: target.name };
     if (source) {
       const stage = `${target.name} evaluate`;
-      const held = await problemsOf(source, true);
+      const held = fittingProblems(policy, await problemsOf(source, true));
       hooks.progress?.(stage, 0, held.problems.length);
       const { max_steps, max_step_tokens } = recipe.search;
       const maxTokens = recipe.evaluate.max_tokens ?? Math.min(LONGEST_SOLUTION, max_steps * max_step_tokens);
@@ -160,7 +158,7 @@ export async function evaluate(target: ModelFolder, context: RunContext): Promis
     }
     if (judgeSource) {
       const stage = `${target.name} evaluate judge`;
-      const pairs = await labelledPairsOf(judgeSource);
+      const pairs = fittingPairs(policy, await labelledPairsOf(judgeSource), recipe.judge.mode);
       hooks.progress?.(stage, 0, 2 * pairs.length);
       const answers = await judgePairs(policy, pairs, {
         judge: recipe.judge,

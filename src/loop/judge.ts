@@ -1,15 +1,15 @@
 // Judges the candidates of many problems' next steps in one batch, every pair of them, and gives each its wins.
 
 import { treeKey } from '../data/tree-key.js';
-import { type AskOptions, askJudge, type Question } from '../judge/ask.js';
+import { type Answer, type AskOptions, askJudge, type Question } from '../judge/ask.js';
 import { countVerdicts, tallyWins } from '../judge/tally.js';
+import { deriveSeed } from '../random.js';
 import type { Policy } from './policy.js';
-import { deriveSeed } from './random.js';
-import type { Candidate, SearchCounts, Verdict } from './types.js';
+import type { Candidate, RecordId, SearchCounts, Verdict } from './types.js';
 
 /** The candidates of one problem's next step. */
 export interface Contest {
-  id: string;
+  id: RecordId;
   problem: string;
   /** Ids of the accepted steps, end to end. */
   stepIds: number[];
@@ -20,16 +20,17 @@ export interface Contest {
   eligible: number[];
 }
 
-interface Asked {
-  contest: number;
+/** One comparison. `question` is undefined where both read the same: nothing is asked. */
+interface Comparison {
   first: number;
   second: number;
+  question: number | undefined;
 }
 
 /**
- * Verdicts of each contest. Wins are written into the candidates. Candidates that read the same once EOS and the
- * delimiter are off (equal tokens, one ended by EOS) are not asked about: their verdicts are ties, and `counts` leaves
- * them out.
+ * Verdicts of each contest. Wins are written into the candidates. What counts is what the judge is shown, a candidate
+ * without EOS and delimiter: candidates that read the same tie with each other and get the same answers against the
+ * rest, since each question is asked once. `counts` leaves out those ties.
  */
 export async function judgeContests(
   policy: Policy,
@@ -37,53 +38,60 @@ export async function judgeContests(
   options: AskOptions,
   counts: SearchCounts,
 ): Promise<Verdict[][]> {
-  const asked: Asked[] = [];
   const questions: Question[] = [];
-  const same: Verdict[][] = contests.map(() => []);
-  for (const [c, contest] of contests.entries()) {
-    const shown = contest.candidates.map((candidate) => policy.prompts.shown(candidate.ids));
-    const texts = shown.map((ids) => ids.join());
-    const key = treeKey(`${contest.id}\u0000${contest.visit}`);
-    for (const [first, second] of orderedPairs(contest, options)) {
-      if (texts[first] === texts[second]) {
-        same[c]?.push({ first, second, winner: 'tie', pFirst: null });
-        continue;
-      }
-      asked.push({ contest: c, first, second });
-      questions.push({
-        view: {
-          problem: contest.problem,
-          steps: contest.stepIds,
-          a: shown[first] as number[],
-          b: shown[second] as number[],
-        },
-        group: contest.id,
-        key,
-        step: first * contest.candidates.length + second,
-      });
-    }
-  }
+  const comparisons = contests.map((contest) => compare(policy, contest, options, questions));
   const answers = await askJudge(policy, questions, options, counts);
-  const verdicts: Verdict[][] = contests.map(() => []);
-  for (const [q, { contest, first, second }] of asked.entries()) {
-    verdicts[contest]?.push({ first, second, ...(answers[q] as (typeof answers)[number]) });
-  }
-  for (const [c, { candidates }] of contests.entries()) {
-    const own = verdicts[c] as Verdict[];
-    countVerdicts(counts, own);
-    own.push(...(same[c] as Verdict[]));
-    const wins = tallyWins(candidates.length, own);
+  return contests.map(({ candidates }, c) => {
+    const own = comparisons[c] as Comparison[];
+    const verdicts = own.map(({ first, second, question }): Verdict => {
+      if (question === undefined) return { first, second, winner: 'tie', pFirst: null };
+      return { first, second, ...(answers[question] as Answer) };
+    });
+    countVerdicts(
+      counts,
+      verdicts.filter((_, v) => own[v]?.question !== undefined),
+    );
+    const wins = tallyWins(candidates.length, verdicts);
     for (const [i, candidate] of candidates.entries()) candidate.wins = wins[i] as number;
-  }
-  return verdicts;
+    return verdicts;
+  });
 }
 
-function orderedPairs({ id, visit, eligible }: Contest, { judge, seed }: AskOptions): [number, number][] {
+/** The comparisons of a contest; their questions are added to `questions`. */
+function compare(policy: Policy, contest: Contest, options: AskOptions, questions: Question[]): Comparison[] {
+  const { id, problem, stepIds: steps, visit, candidates } = contest;
+  const shown = candidates.map((candidate) => policy.prompts.shown(candidate.ids));
+  const texts = shown.map((ids) => ids.join());
+  const asked = new Map<string, number>();
+  return orderedPairs(contest, texts, options).map(([first, second]) => {
+    if (texts[first] === texts[second]) return { first, second, question: undefined };
+    const key = `${id}\u0000${visit}\u0000${texts[first]}\u0000${texts[second]}`;
+    let question = asked.get(key);
+    if (question === undefined) {
+      const view = { problem, steps, a: shown[first] as number[], b: shown[second] as number[] };
+      question = questions.push({ view, group: String(id), key: treeKey(key), step: 0 }) - 1;
+      asked.set(key, question);
+    }
+    return { first, second, question };
+  });
+}
+
+function orderedPairs(
+  { id, visit, eligible }: Contest,
+  texts: readonly string[],
+  { judge, seed }: AskOptions,
+): [number, number][] {
   const pairs: [number, number][] = [];
   for (const [x, i] of eligible.entries()) {
     for (const j of eligible.slice(x + 1)) {
-      if (judge.orders === 'both') pairs.push([i, j], [j, i]);
-      else pairs.push(deriveSeed(seed, 'order', id, visit, i, j) % 2 === 0 ? [i, j] : [j, i]);
+      if (judge.orders === 'both') {
+        pairs.push([i, j], [j, i]);
+        continue;
+      }
+      const [low, high] = (texts[i] as string) <= (texts[j] as string) ? [i, j] : [j, i];
+      const swapped =
+        deriveSeed(seed, 'order', String(id), visit, texts[low] as string, texts[high] as string) % 2 === 1;
+      pairs.push(swapped ? [high, low] : [low, high]);
     }
   }
   return pairs;

@@ -5,11 +5,12 @@ import type { SelectConfig } from '../config/recipe.js';
 import type { TokenText } from '../prompts/token-text.js';
 import type { PreferenceTree } from '../training/types.js';
 import type { SearchRecord, StepRecord } from './search-record.js';
+import type { RecordId } from './types.js';
 
 /** A line of pairs.jsonl. Texts hold special tokens written out, so that tokenising them gives the ids. */
 export interface PairRecord {
   /** The problem's id; with `step` it names the pair. */
-  id: string;
+  id: RecordId;
   /** Index of the step in its search.jsonl line. */
   step: number;
   prompt: string;
@@ -55,7 +56,7 @@ export function preferenceTree(record: SearchRecord, weigh: SelectConfig['pair_w
   const last = record.steps.findLastIndex(hasPair);
   if (last < 0) return undefined;
   return {
-    id: record.id,
+    id: String(record.id),
     promptIds: record.prompt_ids,
     steps: record.steps.slice(0, last + 1).map((step) => ({
       chosenIds: idsOf(step, step.chosen),

@@ -1,6 +1,7 @@
 // A model at work: its engine, its tokenizer and its compiled prompts, opened together and disposed together.
 
 import { existsSync, statSync } from 'node:fs';
+import type { JudgeConfig } from '../config/recipe.js';
 import type { TextCodec } from '../data/codec.js';
 import { loadCodec } from '../data/tokenizer.js';
 import { StepwardError } from '../errors.js';
@@ -18,20 +19,34 @@ export interface Policy {
   dispose(): Promise<void>;
 }
 
+export interface PolicyOptions {
+  /** Default: the model folder's own. */
+  format?: PromptFormat | undefined;
+  /** How the model will judge: refused at once where its tokenizer cannot. Default: it will not. */
+  judge?: JudgeConfig['mode'] | undefined;
+}
+
 /** An engine with a tokenizer as a policy. The engine learns the tokens' bytes, which stop texts need. */
-export async function policyOf(engine: EngineLike, codec: TextCodec, format: PromptFormat): Promise<Policy> {
+export async function policyOf(
+  engine: EngineLike,
+  codec: TextCodec,
+  format: PromptFormat,
+  judge?: JudgeConfig['mode'],
+): Promise<Policy> {
+  const prompts = new CompiledPrompts(codec, format);
+  if (judge !== undefined) prompts.checkJudging(judge);
   const { bytes, offsets } = codec.tokenBytes(engine.info.vocabSize);
   await engine.setTokenBytes(bytes, offsets);
   return {
     engine,
-    prompts: new CompiledPrompts(codec, format),
+    prompts,
     text: new TokenText(codec, bytes, offsets),
     dispose: () => engine.dispose(),
   };
 }
 
-/** Loads a model folder. `format`: default the folder's own. Throws FILE_NOT_FOUND or CHECKPOINT_INVALID without a tokenizer. */
-export async function openPolicy(options: EngineOptions, format?: PromptFormat): Promise<Policy> {
+/** Loads a model folder. Throws FILE_NOT_FOUND or CHECKPOINT_INVALID without a tokenizer. */
+export async function openPolicy(options: EngineOptions, { format, judge }: PolicyOptions = {}): Promise<Policy> {
   const { directory } = options;
   if (!existsSync(directory) || !statSync(directory).isDirectory()) {
     throw new StepwardError('FILE_NOT_FOUND', `${directory}: no such model folder`);
@@ -45,7 +60,7 @@ export async function openPolicy(options: EngineOptions, format?: PromptFormat):
   }
   const engine = await Engine.load(options);
   try {
-    return await policyOf(engine, codec, format ?? modelFormat(directory));
+    return await policyOf(engine, codec, format ?? modelFormat(directory), judge);
   } catch (error) {
     await engine.dispose();
     throw error;

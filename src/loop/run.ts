@@ -10,9 +10,11 @@ import { judgeGuard } from '../run/guards.js';
 import { checkSameRecipe, type Manifest, readManifest, writeManifest } from '../run/manifest.js';
 import { describeModel, type ModelMetrics, metricsOf, writeMetrics } from '../run/metrics.js';
 import { type OpenRequest, type RunContext, type RunHooks, withPolicy } from './context.js';
+import { labelledPairsOf } from './example-records.js';
+import { type Fit, fittingPairs, fittingProblems } from './fits.js';
 import { type Evaluation, evaluate, iterate } from './iteration.js';
 import type { Policy } from './policy.js';
-import { problemsOf } from './records.js';
+import { type PlacedProblems, problemsOf } from './records.js';
 import { firstModel } from './sft.js';
 import { sliceOf } from './slices.js';
 
@@ -65,7 +67,7 @@ export async function runRecipe({
   } catch (thrown) {
     const error = toStepwardError(thrown);
     const state = { GUARD_STOPPED: 'stopped', CANCELLED: 'interrupted' } as const;
-    end(state[error.code as keyof typeof state] ?? 'failed', error.message);
+    end(state[error.code as keyof typeof state] ?? 'failed', error.code === 'CANCELLED' ? undefined : error.message);
     throw error;
   } finally {
     await grader.close();
@@ -76,7 +78,7 @@ async function makeModels(context: RunContext): Promise<ModelMetrics[]> {
   const { recipe, folder, hooks } = context;
   const metrics: ModelMetrics[] = [];
   const all = recipe.problems && recipe.iterations > 0 ? await problemsOf(recipe.problems.source) : undefined;
-  await makeFirst(context);
+  await makeFirst(context, all);
   for (let n = 1; ; n++) {
     const target = folder.model(n);
     const evaluation = await evaluate(target, context);
@@ -92,7 +94,7 @@ async function makeModels(context: RunContext): Promise<ModelMetrics[]> {
 }
 
 /** M1: the recipe's model as it is, or after SFT. */
-async function makeFirst(context: RunContext): Promise<void> {
+async function makeFirst(context: RunContext, problems: PlacedProblems | undefined): Promise<void> {
   const { recipe, folder } = context;
   const target = folder.model(1);
   if (target.has('model')) return;
@@ -100,12 +102,21 @@ async function makeFirst(context: RunContext): Promise<void> {
   const { model, sft } = recipe;
   const from = typeof model === 'string' ? { directory: model } : { directory: model.config, initSeed: model.seed };
   await withPolicy(context, { ...from, ...(format ? { format } : {}) }, async (policy) => {
+    await checkSources(policy, problems, recipe);
     if (sft) return firstModel(target, policy, sft, context);
     await finished(target.model, async (part) => {
       await policy.engine.save(part);
       writeModelFormat(part, policy.prompts.format);
     });
   });
+}
+
+/** Reads what the run will need later, so that what is wrong with it shows before any work. */
+async function checkSources(fit: Fit, problems: PlacedProblems | undefined, recipe: Recipe): Promise<void> {
+  const { source, judge_source: judgeSource } = recipe.evaluate;
+  if (problems) fittingProblems(fit, problems);
+  if (source) fittingProblems(fit, await problemsOf(source, true));
+  if (judgeSource) fittingPairs(fit, await labelledPairsOf(judgeSource), recipe.judge.mode);
 }
 
 // The last model trains nothing any more, so there is nothing to stop: it only warns.
@@ -120,7 +131,7 @@ function checkJudge(
     if (!last) hooks.warn?.(`${name}: no evaluate.judge_source, so nothing shows whether its verdicts can be trusted`);
     return;
   }
-  const message = judgeGuard(recipe.guards, judge.accuracy, previous);
+  const message = judgeGuard(recipe.guards, judge.verdict_accuracy, previous);
   if (message === undefined) return;
   if (recipe.guards.on === 'stop' && !last) {
     throw new StepwardError('GUARD_STOPPED', `${name}: ${message}. guards.on: warn goes on all the same`);

@@ -1,10 +1,11 @@
 // A finished tree as a line of search.jsonl. The only place in the search where a gold answer meets a tree.
 
+import type { Finish } from '../data/finish.js';
 import { extractAnswer, goldAnswer } from '../eval/answer.js';
 import type { Grader } from '../eval/grader.js';
 import type { Policy } from './policy.js';
 import type { GoldAnswers } from './records.js';
-import type { Candidate, Finish, SearchTree, TreeFinish, Verdict, Winner } from './types.js';
+import type { Candidate, RecordId, SearchTree, TreeFinish, Verdict, Winner } from './types.js';
 
 export interface VerdictRecord {
   first: number;
@@ -23,7 +24,7 @@ export interface StepRecord {
 }
 
 export interface SearchRecord {
-  id: string;
+  id: RecordId;
   problem: string;
   prompt_ids: number[];
   steps: StepRecord[];
@@ -46,7 +47,7 @@ export async function searchRecord(
   const ids = tree.steps.flatMap((step) => step.candidates[step.chosen]?.ids ?? []);
   const solution = policy.text.decode(ids).trim();
   const answer = extractAnswer(solution, policy.prompts.format.answer);
-  const gold = answers.get(tree.id);
+  const gold = answers.get(String(tree.id));
   return {
     id: tree.id,
     problem: tree.problem,

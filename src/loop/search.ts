@@ -5,10 +5,10 @@
 import type { JudgeConfig, SearchConfig, SelectConfig } from '../config/recipe.js';
 import { PrefixForest } from '../data/forest.js';
 import { treeKey } from '../data/tree-key.js';
+import { deriveSeed } from '../random.js';
 import { candidatesOf } from './candidates.js';
 import { type Contest, judgeContests } from './judge.js';
 import type { Policy } from './policy.js';
-import { deriveSeed } from './random.js';
 import type { Problem } from './records.js';
 import { select } from './select.js';
 import { type Candidate, emptyCounts, type SearchCounts, type SearchTree, type Verdict } from './types.js';

@@ -31,7 +31,7 @@ export function select(
   if (margin === 0) {
     return rollbacksLeft > 0 ? { kind: 'rollback' } : { kind: 'accept', chosen: best, rejected: null, outcome: 'cap' };
   }
-  // Unmerged, two samples of one step can be apart in wins; they teach nothing, and `dpo` refuses such a pair.
+  // Two samples of one step teach nothing, whatever their wins, and `dpo` refuses such a pair.
   const same = sameIds(candidates[best] as Candidate, candidates[worst] as Candidate);
   if (same || margin < config.min_margin) return { kind: 'accept', chosen: best, rejected: null, outcome: 'margin' };
   return { kind: 'accept', chosen: best, rejected: worst, outcome: 'pair' };

@@ -2,13 +2,14 @@
 
 import type { SftConfig } from '../config/recipe.js';
 import { eftExample, iftExample } from '../prompts/examples.js';
+import { deriveSeed, shuffled } from '../random.js';
 import type { ModelFolder } from '../run/folder.js';
 import { trainSft } from '../training/sft.js';
 import type { SftExample } from '../training/types.js';
 import type { RunContext } from './context.js';
+import { eftOf, iftOf } from './example-records.js';
+import { type Fit, fittingExamples } from './fits.js';
 import type { Policy } from './policy.js';
-import { deriveSeed, shuffled } from './random.js';
-import { eftOf, iftOf } from './records.js';
 import { optimizerOptions, trainInto } from './training.js';
 
 /** Trains `policy` in place and writes it to `target`. */
@@ -24,10 +25,14 @@ export async function firstModel(
   await trainInto(target, policy, context, 'M1 sft', (hooks) => trainSft(policy.engine, examples, options, hooks));
 }
 
-export async function sftExamples(policy: Policy, config: SftConfig, seed: number): Promise<SftExample[]> {
-  const { prompts } = policy;
-  const ift = (await iftOf(config.ift, prompts.format.step_delimiter)).map((record) => iftExample(prompts, record));
-  const eft = config.eft ? (await eftOf(config.eft)).map((record) => eftExample(prompts, record)) : [];
+/** Examples of the recipe's sources. Throws INVALID_DATA and CONTEXT_TOO_LONG naming the record's place. */
+export async function sftExamples(fit: Fit, config: SftConfig, seed: number): Promise<SftExample[]> {
+  const { prompts } = fit;
+  const { step_delimiter: delimiter, verdicts } = prompts.format;
+  const ift = fittingExamples(fit, await iftOf(config.ift, delimiter), (record) => iftExample(prompts, record));
+  const eft = config.eft
+    ? fittingExamples(fit, await eftOf(config.eft, verdicts), (record) => eftExample(prompts, record))
+    : [];
   return config.mix ? mixed(ift, eft, config.mix, seed) : [...ift, ...eft];
 }
 

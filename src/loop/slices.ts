@@ -1,26 +1,26 @@
 // Which problems an iteration searches.
 
 import type { Recipe } from '../config/recipe.js';
-import type { ProblemSlice } from './iteration.js';
-import { deriveSeed, shuffled } from './random.js';
-import type { Problem, ProblemSet } from './records.js';
+import { deriveSeed, shuffled } from '../random.js';
+import type { Placed, PlacedProblems, Problem } from './records.js';
+import type { RecordId } from './types.js';
 
 /** The problems of iteration n (from 1): fresh ones while the source has them, then a new shuffle of all. */
-export function sliceOf(all: ProblemSet, recipe: Recipe, n: number): ProblemSlice {
+export function sliceOf(all: PlacedProblems, recipe: Recipe, n: number): PlacedProblems {
   const per = recipe.problems?.per_iteration ?? 0;
   const size = (i: number) => (typeof per === 'number' ? per : (per[Math.min(i, per.length) - 1] as number));
   let skip = 0;
   for (let i = 1; i < n; i++) skip += size(i);
   const count = Math.min(size(n), all.problems.length);
-  const taken = new Map<string, Problem>();
-  for (let at = skip, pass = -1, order: Problem[] = []; taken.size < count; at++) {
+  const taken = new Map<RecordId, Placed<Problem>>();
+  for (let at = skip, pass = -1, order: Placed<Problem>[] = []; taken.size < count; at++) {
     const wanted = Math.floor(at / all.problems.length);
     if (wanted !== pass) {
       pass = wanted;
       order = shuffled(all.problems, deriveSeed(recipe.seed, 'problems', pass));
     }
-    const problem = order[at % all.problems.length] as Problem;
-    taken.set(problem.id, problem);
+    const problem = order[at % all.problems.length] as Placed<Problem>;
+    taken.set(problem.record.id, problem);
   }
   return { problems: [...taken.values()], answers: all.answers };
 }

@@ -5,6 +5,7 @@ import type { SftConfig, UpdateConfig } from '../config/recipe.js';
 import { JsonlWriter } from '../data/jsonl.js';
 import { writeModelFormat } from '../prompts/load.js';
 import { finished, type ModelFolder, writeJson } from '../run/folder.js';
+import { trainingRecord } from '../training/run.js';
 import type { OptimizerOptions, StepMetrics, TrainingHooks, TrainingSummary } from '../training/types.js';
 import { type RunContext, secondsSince } from './context.js';
 import type { Policy } from './policy.js';
@@ -28,8 +29,8 @@ export function optimizerOptions(config: SftConfig | UpdateConfig, seed: number)
 }
 
 /**
- * Trains and writes train.jsonl, train.json and last the model. `check` sees each step's metrics and may throw to stop:
- * then train.jsonl is kept to be looked at and there is no model.
+ * Trains and writes train.jsonl, train.json and last the model. `check` sees each step's metrics and how many steps
+ * there will be, and may throw to stop: then train.jsonl is kept to be looked at and there is no model.
  */
 export async function trainInto(
   target: ModelFolder,
@@ -37,7 +38,7 @@ export async function trainInto(
   context: RunContext,
   stage: string,
   train: (hooks: TrainingHooks) => Promise<TrainingSummary>,
-  check: (metrics: StepMetrics) => void = () => undefined,
+  check: (metrics: StepMetrics, total: number) => void = () => undefined,
 ): Promise<void> {
   const { hooks } = context;
   const start = performance.now();
@@ -54,14 +55,13 @@ export async function trainInto(
       onStep: (metrics) => {
         writer.write(metrics);
         hooks.progress?.(stage, metrics.step ?? 0, total, `loss ${(metrics.loss ?? Number.NaN).toFixed(4)}`);
-        check(metrics);
+        check(metrics, total);
       },
     });
-    const { seconds: _, ...rest } = summary;
     await finished(target.model, async (part) => {
       await policy.engine.save(part);
       writeModelFormat(part, policy.prompts.format);
-      writeJson(target.path('train.json'), { ...rest, seconds: secondsSince(start) });
+      writeJson(target.path('train.json'), { ...trainingRecord(summary), seconds: secondsSince(start) });
     });
   } finally {
     writer.close();

@@ -1,6 +1,9 @@
 // What a search makes: a tree per problem with its candidates, verdicts and choices. No gold answers.
 
-export type Finish = 'stop' | 'eos' | 'length';
+import type { Finish } from '../data/finish.js';
+
+/** As the problem's record gives it, or the number of its line. 3 and "3" are the same id. */
+export type RecordId = string | number;
 
 /** A candidate next step: identical samples merged. */
 export interface Candidate {
@@ -55,7 +58,7 @@ export interface DiscardedStep {
 export type TreeFinish = 'eos' | 'max_steps' | 'length';
 
 export interface SearchTree {
-  id: string;
+  id: RecordId;
   problem: string;
   promptIds: number[];
   steps: SearchStep[];

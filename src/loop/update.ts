@@ -2,6 +2,7 @@
 
 import { readJsonl } from '../data/jsonl.js';
 import { StepwardError } from '../errors.js';
+import { deriveSeed } from '../random.js';
 import type { ModelFolder } from '../run/folder.js';
 import { ChosenGuard } from '../run/guards.js';
 import { trainPreference } from '../training/preference.js';
@@ -9,7 +10,6 @@ import type { PreferenceTree } from '../training/types.js';
 import type { RunContext } from './context.js';
 import { preferenceTree } from './pairs.js';
 import type { Policy } from './policy.js';
-import { deriveSeed } from './random.js';
 import type { SearchRecord } from './search-record.js';
 import { optimizerOptions, trainInto } from './training.js';
 
@@ -48,8 +48,8 @@ export async function update(
     `${target.name} update`,
     (own) =>
       trainPreference(policy.engine, trees, options, { ...own, ...(reference ? { reference: reference.engine } : {}) }),
-    (metrics) => {
-      const message = guard.check(metrics);
+    (metrics, total) => {
+      const message = guard.check(metrics, total);
       if (message === undefined || warned) return;
       if (recipe.guards.on === 'stop') throw new StepwardError('GUARD_STOPPED', `${target.name}: ${message}`);
       warned = true;

@@ -3,6 +3,7 @@
 
 import type { TextCodec } from '../data/codec.js';
 import { StepwardError } from '../errors.js';
+import { PieceEncoder } from './encoder.js';
 import { JUDGE_SLOTS, type PromptFormat, SOLVE_SLOTS } from './format.js';
 
 type JudgeSlot = (typeof JUDGE_SLOTS)[number];
@@ -30,8 +31,7 @@ export class CompiledPrompts {
   readonly #solve: CutTemplate<'problem'>;
   readonly #judge: CutTemplate<JudgeSlot>;
   readonly #bos: number[];
-  readonly #needsAnchor: boolean;
-  readonly #pieces = new Map<string, number[]>();
+  readonly #encoder: PieceEncoder;
   readonly #blank = new Map<number, boolean>();
 
   constructor(codec: TextCodec, format: PromptFormat) {
@@ -52,15 +52,20 @@ export class CompiledPrompts {
       );
     }
     this.#bos = this.#chat ? [] : leadingSpecials(codec);
-    this.#needsAnchor = codec.encode('\na').join() !== [...codec.encode('\n'), ...codec.encode('a')].join();
+    this.#encoder = new PieceEncoder(codec);
     this.#solve = this.#cut(format.solve, SOLVE_SLOTS);
     this.#judge = this.#cut(format.judge, JUDGE_SLOTS);
+  }
+
+  /** What `make` gives, with the texts it needs encoded together: quick for many prompts. It must do nothing else. */
+  batch<T>(make: () => T): T {
+    return this.#encoder.batch(make);
   }
 
   /** The prompt a solution continues. */
   solve(problem: string): number[] {
     const text = this.#solve.texts.join(problem.trim());
-    return [...this.#bos, ...this.#codec.encode(text)];
+    return [...this.#bos, ...this.#encoder.encode(text, { start: true })];
   }
 
   /** The prompt a critique continues. `readout`: with the readout suffix, so that the next token is a label. */
@@ -68,18 +73,23 @@ export class CompiledPrompts {
     const { texts, slots } = this.#judge;
     const ids = [...this.#bos];
     let text = texts[0] as string;
+    let start = true;
+    const flush = (): void => {
+      append(ids, this.#encoder.encode(text, { start }));
+      start = false;
+    };
     for (const [i, slot] of slots.entries()) {
       const after = texts[i + 1] as string;
       if (slot === 'problem') {
         text += view.problem.trim() + after;
       } else {
-        append(ids, this.#piece(text));
+        flush();
         append(ids, view[slot]);
         text = after;
       }
     }
-    append(ids, this.#piece(text));
-    if (readout) append(ids, this.#piece(this.format.readout.suffix));
+    flush();
+    if (readout) append(ids, this.#encoder.encode(this.format.readout.suffix));
     return ids;
   }
 
@@ -87,8 +97,8 @@ export class CompiledPrompts {
   step(text: string, last: boolean): number[] {
     const body = text.trim();
     return last
-      ? [...this.#continuation(body), this.eosIds[0] as number]
-      : this.#continuation(body + this.format.step_delimiter);
+      ? [...this.#encoder.encode(body), this.eosIds[0] as number]
+      : this.#encoder.encode(body + this.format.step_delimiter);
   }
 
   /** A step as the judge is shown it: without EOS and without tokens at its end that are only blank or delimiter. */
@@ -98,29 +108,19 @@ export class CompiledPrompts {
     return ids.slice(0, end);
   }
 
-  /** Ids of a written critique with its verdict, EOS at the end. Throws INVALID_DATA where it holds the other verdict. */
+  /** Ids of a written critique with its verdict, EOS at the end. */
   critique(text: string, label: 'a' | 'b'): number[] {
-    const { verdicts } = this.format;
-    const verdict = verdicts[label];
-    const other = verdicts[label === 'a' ? 'b' : 'a'];
-    if (text.includes(other)) {
-      throw new StepwardError('INVALID_DATA', `critique: expected no ${other} where the label is ${label}, found one`);
-    }
+    const verdict = this.format.verdicts[label];
     const target = text.includes(verdict)
       ? text
       : this.format.critique.replace('{critique}', () => text).replace('{verdict}', () => verdict);
-    return [...this.#continuation(target), this.eosIds[0] as number];
-  }
-
-  /** Ids of the two verdicts, for finding where the label was decided. */
-  verdictIds(): [number[], number[]] {
-    return [this.#continuation(this.format.verdicts.a), this.#continuation(this.format.verdicts.b)];
+    return [...this.#encoder.encode(target), this.eosIds[0] as number];
   }
 
   /** The two readout labels. Throws INVALID_CONFIG where one is not exactly one token, or both are the same. */
   labelIds(): [number, number] {
     const [a, b] = this.format.readout.labels.map((label, i) => {
-      const ids = this.#continuation(label);
+      const ids = this.#encoder.encode(label);
       if (ids.length !== 1) {
         throw new StepwardError(
           'INVALID_CONFIG',
@@ -133,8 +133,23 @@ export class CompiledPrompts {
     return [a, b];
   }
 
-  decode(ids: ArrayLike<number>, keepSpecial = false): string {
-    return this.#codec.decode(ids, { keepSpecial });
+  /**
+   * Throws INVALID_CONFIG where the tokenizer cannot say what a judge of this kind has to say: a verdict that comes back
+   * from its ids as another text, or labels that are not one token each.
+   */
+  checkJudging(mode: 'critique' | 'readout'): void {
+    if (mode === 'readout') {
+      this.labelIds();
+      return;
+    }
+    for (const [name, verdict] of Object.entries(this.format.verdicts)) {
+      const back = this.#codec.decode(this.#encoder.encode(verdict), { keepSpecial: true });
+      if (back.includes(verdict.trim())) continue;
+      throw new StepwardError(
+        'INVALID_CONFIG',
+        `format.verdicts.${name}: expected a text that the tokenizer can write, ${JSON.stringify(verdict)} becomes ${JSON.stringify(back)}`,
+      );
+    }
   }
 
   #cut<Slot extends string>(template: string, slots: readonly Slot[]): CutTemplate<Slot> {
@@ -160,25 +175,6 @@ export class CompiledPrompts {
       text = parts[1] as string;
     }
     return { texts: [...texts, text], slots: order };
-  }
-
-  #piece(text: string): number[] {
-    let ids = this.#pieces.get(text);
-    if (!ids) {
-      if (this.#pieces.size > 4096) this.#pieces.clear();
-      ids = text === '' ? [] : this.#continuation(text);
-      this.#pieces.set(text, ids);
-    }
-    return ids;
-  }
-
-  // A tokenizer that marks the start of every text (Llama 2's leading space) would put that mark into the middle of a
-  // prompt: encode after a newline and take the newline's ids off again.
-  #continuation(text: string): number[] {
-    if (!this.#needsAnchor) return this.#codec.encode(text);
-    const anchor = this.#codec.encode('\n');
-    const ids = this.#codec.encode(`\n${text}`);
-    return anchor.every((id, i) => ids[i] === id) ? ids.slice(anchor.length) : this.#codec.encode(text);
   }
 
   #isBlank(id: number): boolean {

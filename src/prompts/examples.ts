@@ -6,14 +6,14 @@ import type { CompiledPrompts } from './compile.js';
 
 /** A demonstration: a problem with its solution cut into steps. */
 export interface IftRecord {
-  id?: string;
+  id?: string | number;
   problem: string;
   steps: string[];
 }
 
 /** A judged pair of next steps with the reasons. */
 export interface EftRecord {
-  id?: string;
+  id?: string | number;
   problem: string;
   /** Steps accepted so far. */
   steps: string[];

@@ -53,8 +53,11 @@ ${perModel({
   note: 'held-out pairs; whiskers: 95%',
   ...share,
   series: [
-    { name: 'all verdicts', points: intervals(models, judgeAccuracyOf, (model) => model.evaluation.judge?.interval) },
-    series('pairs right in both orders', ({ evaluation }) => evaluation.judge?.consistent_accuracy ?? null, {
+    {
+      name: 'all verdicts',
+      points: intervals(models, judgeAccuracyOf, (model) => model.evaluation.judge?.verdict_interval),
+    },
+    series('pairs over both orders', ({ evaluation }) => evaluation.judge?.pair_accuracy ?? null, {
       dashed: true,
     }),
   ],
@@ -70,7 +73,7 @@ ${perModel({
     series('first shown wins', ({ evaluation, metrics }) =>
       numberOf(evaluation.judge?.first_rate, metrics.judge_first_rate),
     ),
-    series('no verdict found', ({ evaluation }) => evaluation.judge?.parse_failures ?? null),
+    series('no verdict found', ({ evaluation }) => evaluation.judge?.parse_failure_rate ?? null),
   ],
   lines: [{ y: 0.5, name: 'fair for first shown' }],
 })}${perModel({

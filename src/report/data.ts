@@ -7,7 +7,7 @@ import type { SolutionRecord } from '../loop/evaluate.js';
 import type { Evaluation, SearchSummary } from '../loop/iteration.js';
 import type { Manifest } from '../run/manifest.js';
 import type { ModelMetrics } from '../run/metrics.js';
-import type { StepMetrics, TrainingSummary } from '../training/types.js';
+import type { StepMetrics, TrainingRecord } from '../training/types.js';
 import { isNumber } from './format.js';
 import { type PickedTrees, TreePicker } from './pick.js';
 
@@ -18,7 +18,7 @@ export interface ModelData {
   evaluation: Partial<Evaluation>;
   /** The search by the model before it. */
   search?: Partial<SearchSummary & { seconds: number }>;
-  training?: Partial<TrainingSummary>;
+  training?: Partial<TrainingRecord>;
   /** A line of train.jsonl for each optimiser step. */
   curve: StepMetrics[];
   /** Held-out problems by id: solved or not. */
@@ -46,13 +46,13 @@ export async function readRun(directory: string): Promise<RunData> {
     const picker = new TreePicker();
     await reader.lines<StepMetrics>(`${name}/train.jsonl`, (line) => curve.push(line as StepMetrics));
     await reader.lines<SolutionRecord>(`${name}/solutions.jsonl`, ({ id, correct }) => {
-      if (id !== undefined && correct !== undefined) solved.set(id, correct);
+      if (id !== undefined && correct !== undefined) solved.set(String(id), correct);
     });
     await reader.lines<object>(`${name}/search.jsonl`, (line, number) => {
       if (!picker.add(line)) notes.push(`${name}/search.jsonl:${number}: not a search tree`);
     });
     const search = reader.json<SearchSummary & { seconds: number }>(`${name}/search.json`);
-    const training = reader.json<TrainingSummary>(`${name}/train.json`);
+    const training = reader.json<TrainingRecord>(`${name}/train.json`);
     models.push({
       name,
       metrics: metrics.find((line) => line.model === name) ?? {},
@@ -119,7 +119,7 @@ export function accuracyOf({ evaluation, metrics }: ModelData): number | null {
 }
 
 export function judgeAccuracyOf({ evaluation, metrics }: ModelData): number | null {
-  return numberOf(evaluation.judge?.accuracy, metrics.judge_accuracy);
+  return numberOf(evaluation.judge?.verdict_accuracy, metrics.judge_accuracy);
 }
 
 /** The first that is a number. */

@@ -44,9 +44,9 @@ const WORK: Row[] = [
 const TRAINING: Row[] = [
   ['Optimiser steps', ({ training, curve }) => count(training?.steps ?? curve.length)],
   ['Pairs or examples', ({ training }) => count(training?.pairs ?? training?.examples)],
-  ['Tokens computed', ({ training }) => count(training?.computedTokens)],
-  ['Without shared prefixes', ({ training }) => times(training?.tokens, training?.computedTokens)],
-  ['Last loss', ({ training, curve }) => significant(training?.finalLoss ?? curve.at(-1)?.loss)],
+  ['Tokens computed', ({ training }) => count(training?.computed_tokens)],
+  ['Without shared prefixes', ({ training }) => times(training?.tokens, training?.computed_tokens)],
+  ['Last loss', ({ training, curve }) => significant(training?.final_loss ?? curve.at(-1)?.loss)],
   ['Time', ({ training }) => duration(training?.seconds)],
 ];
 

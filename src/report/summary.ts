@@ -28,7 +28,7 @@ function tiles(models: readonly ModelData[]): Html {
 ${tile(`${last.name} accuracy`, percent(accuracyOf(last)), [against(accuracyOf), solved])}
 ${tile(`${last.name} judge accuracy`, percent(judgeAccuracyOf(last)), [
   against(judgeAccuracyOf),
-  isNumber(judge?.consistent_accuracy) && `${percent(judge.consistent_accuracy)} right in both orders`,
+  isNumber(judge?.pair_accuracy) && `${percent(judge.pair_accuracy)} of pairs, over both orders`,
 ])}
 ${tile('Preference pairs', count(pairs), [`from ${plural(models.filter(({ search }) => search).length, 'iteration')}`])}
 </div>

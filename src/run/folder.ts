@@ -1,7 +1,7 @@
 // A run folder on disk. Everything that made M(n), and its evaluation, lies in Mn/. A file or model folder has its final
 // name only once it is whole, so what exists is finished: that is all that --resume needs to know.
 
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileError } from '../data/jsonl.js';
 import { StepwardError } from '../errors.js';
@@ -95,4 +95,15 @@ export function latestDirectory(base: string): string {
   let latest = base;
   for (let n = 2; existsSync(`${base}-${n}`); n++) latest = `${base}-${n}`;
   return latest;
+}
+
+/** The folder in `parent` whose run.json was written last. Throws FILE_NOT_FOUND. */
+export function latestRun(parent: string): string {
+  const written = (directory: string) => statSync(join(directory, 'run.json')).mtimeMs;
+  const runs = (existsSync(parent) ? readdirSync(parent) : [])
+    .map((name) => join(parent, name))
+    .filter((directory) => existsSync(join(directory, 'run.json')))
+    .sort((a, b) => written(b) - written(a));
+  if (!runs[0]) throw new StepwardError('FILE_NOT_FOUND', `${parent}: no run to resume; name its folder with --run`);
+  return runs[0];
 }

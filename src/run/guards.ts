@@ -24,7 +24,10 @@ export function judgeGuard(config: GuardConfig, accuracy: number, previous: numb
 
 const WINDOW = 10;
 
-/** Watches the chosen steps' log-prob against the reference over the last ten optimiser steps of an update. */
+/**
+ * Watches the chosen steps' log-prob against the reference: its mean over the last ten optimiser steps of an update, over
+ * all of them where there are fewer, which is then looked at once, after the last.
+ */
 export class ChosenGuard {
   readonly #falls: number[] = [];
 
@@ -35,13 +38,15 @@ export class ChosenGuard {
     readonly chosenTokens: number,
   ) {}
 
-  check(metrics: StepMetrics): string | undefined {
+  /** `total`: optimiser steps of the update. */
+  check(metrics: StepMetrics, total: number): string | undefined {
     const reward = metrics['rewards/chosen'];
     if (reward === undefined) return undefined;
     this.#falls.push(-reward / this.beta / Math.max(1, this.chosenTokens));
-    if (this.#falls.length > WINDOW) this.#falls.shift();
-    if (this.#falls.length < WINDOW) return undefined;
-    const fall = this.#falls.reduce((sum, value) => sum + value, 0) / WINDOW;
+    const window = Math.min(WINDOW, total);
+    if (this.#falls.length > window) this.#falls.shift();
+    if (this.#falls.length < window) return undefined;
+    const fall = this.#falls.reduce((sum, value) => sum + value, 0) / window;
     if (fall <= this.config.chosen_fall) return undefined;
     return (
       `the chosen steps' log-prob fell ${fall.toFixed(2)} nats per token below the reference, ` +

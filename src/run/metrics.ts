@@ -12,6 +12,7 @@ export interface ModelMetrics {
   model: string;
   accuracy: number | null;
   n: number;
+  /** Share of single verdicts that are right: JudgeReport's verdict_accuracy. */
   judge_accuracy: number | null;
   judge_flip_rate: number | null;
   judge_first_rate: number | null;
@@ -33,7 +34,7 @@ export function metricsOf(n: number, target: ModelFolder, evaluation: Evaluation
     model: target.name,
     accuracy: evaluation.accuracy ?? null,
     n: evaluation.n ?? 0,
-    judge_accuracy: evaluation.judge?.accuracy ?? null,
+    judge_accuracy: evaluation.judge?.verdict_accuracy ?? null,
     judge_flip_rate: evaluation.judge?.flip_rate ?? null,
     judge_first_rate: evaluation.judge?.first_rate ?? null,
     pairs: search?.pairs ?? 0,

@@ -5,7 +5,7 @@ import { StepwardError } from '../errors.js';
 import type { EngineLike, TrainerLike } from '../native/types.js';
 import { type ResolvedOptimizer, trainerOptions } from './options.js';
 import type { PlannedStep, StepPlan } from './steps.js';
-import type { StepMetrics, TrainingHooks, TrainingSummary } from './types.js';
+import type { StepMetrics, TrainingHooks, TrainingRecord, TrainingSummary } from './types.js';
 
 export interface StepOutcome {
   loss: number;
@@ -79,6 +79,19 @@ export async function runTraining(
   return summary;
 }
 
+export function trainingRecord(summary: TrainingSummary): TrainingRecord {
+  const { steps, pairs, examples, tokens, computedTokens, referenceTokens, seconds, finalLoss } = summary;
+  return {
+    steps,
+    ...(pairs === undefined ? { examples } : { pairs }),
+    tokens,
+    computed_tokens: computedTokens,
+    ...(pairs === undefined ? {} : { reference_tokens: referenceTokens }),
+    final_loss: finalLoss,
+    seconds,
+  };
+}
+
 export function throwIfAborted(signal: AbortSignal | undefined): void {
-  if (signal?.aborted) throw new StepwardError('CANCELLED', 'training was cancelled', { cause: signal.reason });
+  if (signal?.aborted) throw new StepwardError('CANCELLED', 'interrupted', { cause: signal.reason });
 }

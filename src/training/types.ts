@@ -111,3 +111,16 @@ export interface TrainingSummary {
   /** Loss of the last step; NaN when no step was taken. */
   finalLoss: number;
 }
+
+/** A TrainingSummary as files and --json summaries hold it. */
+export interface TrainingRecord {
+  steps: number;
+  pairs?: number;
+  examples?: number;
+  tokens: number;
+  computed_tokens: number;
+  /** Only with pairs. */
+  reference_tokens?: number;
+  final_loss: number;
+  seconds: number;
+}

@@ -16,9 +16,13 @@ export class CharacterCodec implements TextCodec {
     this.#bos = options.bos ?? false;
   }
 
-  encode(text: string, options: { special?: boolean } = {}): number[] {
+  encode(text: string, options: { special?: boolean; continuation?: boolean } = {}): number[] {
     const ids = [...text].map((character) => character.charCodeAt(0));
     return options.special && this.#bos ? [BOS, ...ids] : ids;
+  }
+
+  encodeMany(texts: readonly string[], options: { continuation?: boolean } = {}): number[][] {
+    return texts.map((text) => this.encode(text, options));
   }
 
   decode(ids: ArrayLike<number>, options: { keepSpecial?: boolean } = {}): string {

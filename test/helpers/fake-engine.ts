@@ -4,7 +4,6 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { StepwardError } from '../../src/errors.js';
-import { deriveSeed, randomNumbers } from '../../src/loop/random.js';
 import type { ForestData } from '../../src/native/contract.js';
 import type {
   EngineLike,
@@ -19,6 +18,7 @@ import type {
   SftResult,
   TrainerLike,
 } from '../../src/native/types.js';
+import { deriveSeed, randomNumbers } from '../../src/random.js';
 import { CharacterCodec, EOS } from './fake-codec.js';
 
 export interface Draw {

@@ -70,12 +70,14 @@ const step = (n: number) => ({
 });
 const judge = {
   n: 10,
-  accuracy: 0.9,
-  consistent_accuracy: 0.8,
-  interval: [0.6, 0.98],
+  verdict_accuracy: 0.9,
+  verdict_interval: [0.6, 0.98],
+  pair_accuracy: 0.8,
+  pair_interval: [0.49, 0.94],
   flip_rate: 0.1,
   first_rate: 0.4,
   parse_failures: 0,
+  parse_failure_rate: 0,
 };
 const solution = (id: string, correct: boolean) => ({ id, correct });
 
@@ -160,8 +162,8 @@ export function runFiles(): Files {
       steps: 3,
       pairs: 2,
       tokens: 400,
-      computedTokens: 200,
-      finalLoss: 0.67,
+      computed_tokens: 200,
+      final_loss: 0.67,
       seconds: 2,
     }),
   };

@@ -287,7 +287,7 @@ describe('errors', () => {
     );
     expect(error).toMatchObject({ code: 'OUT_OF_MEMORY', exitCode: 1 });
     expect(error?.message).toMatch(/^can't allocate memory: .* 200000000000000 bytes[^\n]*$/);
-    expect((error?.cause as { nativeTrace?: string }).nativeTrace).toContain('frame #0');
+    expect((error?.cause as { nativeTrace?: string } | undefined)?.nativeTrace).toContain('frame #0');
   });
 
   it('after disposal is HANDLE_INVALID; disposing again is not', async () => {

@@ -88,6 +88,16 @@ describe('usage', () => {
     expect((await runCli(['--version'])).stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
   });
 
+  it.each([
+    [['score', '--input', 'x', '--output', 'y'], "required option '--model <dir>' not specified"],
+    [['sft', '--model', 'x', '--data', 'y', '--output', 'z', '--whatever'], "unknown option '--whatever'"],
+    [['nonsense'], "unknown command 'nonsense'"],
+  ])('with --json, bad usage is one JSON object on stdout too: %j', async (args, message) => {
+    const { status, stdout } = await runCli([...args, '--json']);
+    expect(status).toBe(2);
+    expect(JSON.parse(stdout)).toEqual({ error: { code: 'INVALID_ARGUMENT', message } });
+  });
+
   it('with --json, a failure is one JSON object on stdout', async () => {
     const { status, stdout } = await runCli([
       'score',

@@ -56,6 +56,24 @@ function jsonl(name: string, records: object[]): string {
   return path;
 }
 
+/** Wins as the paper counts them: each pair is worth one, split over its orders; a tie splits its share. */
+function winsOf({ candidates, verdicts }: Pick<SearchRecord['steps'][number], 'candidates' | 'verdicts'>): number[] {
+  const wins = candidates.map(() => 0);
+  for (const { first, second, winner } of verdicts) {
+    const orders = verdicts.filter(
+      (other) => [first, second].sort().join() === [other.first, other.second].sort().join(),
+    );
+    for (const [index, name] of [
+      [first, 'first'],
+      [second, 'second'],
+    ] as const) {
+      const share = winner === name ? 1 : winner === 'tie' ? 0.5 : 0;
+      wins[index] = (wins[index] as number) + share / orders.length;
+    }
+  }
+  return wins;
+}
+
 const problems = jsonl('problems.jsonl', makeProblems({ split: 'search', count: 12, seed: 3 }));
 const pairs = jsonl(
   'pairs.jsonl',
@@ -77,8 +95,10 @@ describe('stepward search', () => {
       for (const { candidates, verdicts, chosen, rejected } of steps) {
         expect(candidates.reduce((sum, { count }) => sum + count, 0)).toBe(4);
         expect(solution).toContain(candidates[chosen]?.text.trim());
-        const all = verdicts.length === candidates.length * (candidates.length - 1);
-        expect(all || candidates.some((candidate) => candidate.finish === 'length')).toBe(true);
+        // Every ordered pair of the candidates that are whole.
+        const whole = candidates.flatMap((candidate, i) => (candidate.finish === 'length' ? [] : [i]));
+        const wanted = whole.flatMap((i) => whole.filter((j) => j !== i).map((j) => `${i} ${j}`));
+        expect(verdicts.map(({ first, second }) => `${first} ${second}`).sort()).toEqual(wanted.sort());
         for (const { winner, p_first } of verdicts) {
           expect(['first', 'second', 'tie', 'invalid']).toContain(winner);
           if (p_first !== null) expect(p_first >= 0 && p_first <= 1).toBe(true);
@@ -92,6 +112,49 @@ describe('stepward search', () => {
       'prompt_tokens generated_tokens seconds load_seconds verdicts judge_prompt_tokens judge_generated_tokens computed_tokens prefix_free_tokens flip_rate first_rate parse_failures';
     for (const key of keys.split(' ')) expect(summary, key).toHaveProperty(key);
     expect(summary.computed_tokens as number).toBeLessThan(summary.prefix_free_tokens as number);
+  });
+
+  it.each([
+    [['--max-step-tokens', '24']],
+    [['--max-step-tokens', '24', '--no-merge']],
+    [['--max-step-tokens', '24', '--no-merge', '--orders', 'random']],
+    // Steps are some 18 tokens long: some are cut off.
+    [['--max-step-tokens', '18', '--truncated', 'keep']],
+  ])('gives wins that follow from the verdicts: %j', async (flags) => {
+    const output = join(root, `wins ${flags.join(' ')}`);
+    const limits = [...flags, '--judge-max-tokens', '80', '--json'];
+    const { status, stderr } = await stepward(...SEARCH, '--input', problems, '--output', output, ...limits);
+    expect(status, stderr).toBe(0);
+    const steps = lines<SearchRecord>(join(output, 'search.jsonl')).flatMap((tree) => [
+      ...tree.steps,
+      ...tree.discarded,
+    ]);
+    expect(steps.some(({ verdicts }) => verdicts.length > 0)).toBe(true);
+    for (const step of steps) {
+      expect(step.candidates.map(({ wins }) => wins)).toEqual(winsOf(step));
+      if (!flags.includes('--no-merge')) continue;
+      expect(step.candidates.map(({ count }) => count)).toEqual([1, 1, 1, 1]);
+      for (const one of step.candidates) {
+        const twins = step.candidates.filter(
+          ({ ids, finish }) => ids.join() === one.ids.join() && finish === one.finish,
+        );
+        expect(new Set(twins.map(({ wins }) => wins)).size).toBe(1);
+      }
+    }
+  });
+
+  it('goes beside foreign files, and over an earlier search only when told to', async () => {
+    const output = mkdtempSync(join(root, 'beside-'));
+    writeFileSync(join(output, 'notes.txt'), 'mine');
+    const one = jsonl('one.jsonl', [{ ...lines<object>(problems)[0], id: 7 }]);
+    const search = (...more: string[]) => stepward(...SEARCH, '--input', one, '--output', output, ...LIMITS, ...more);
+    const first = await search();
+    expect(first.status, first.stderr).toBe(0);
+    expect(lines<SearchRecord>(join(output, 'search.jsonl')).map(({ id }) => id)).toEqual([7]);
+    const again = await search();
+    expect([again.status, again.stderr.includes('has search.jsonl in it (--overwrite')]).toEqual([2, true]);
+    expect((await search('--overwrite')).status).toBe(0);
+    expect(readFileSync(join(output, 'notes.txt'), 'utf8')).toBe('mine');
   });
 
   it('gives part of a file the same trees as the whole', async () => {
@@ -128,6 +191,25 @@ describe('stepward search', () => {
   });
 });
 
+describe('records too long for the model', () => {
+  const long = 'many apples '.repeat(400);
+  it.each([
+    ['search', '--input', { id: 2, problem: long }, 'prompt'],
+    ['eval', '--data', { id: 2, problem: long, answer: 1 }, 'prompt'],
+    ['judge', '--input', { id: 1, problem: 'p', steps: [], a: long, b: 'x' }, 'judge prompt'],
+  ])('%s refuses them by line', async (name, option, record, part) => {
+    const input = jsonl('long.jsonl', [{ problem: 'a', answer: 1, a: 'x', b: 'y' }, record]);
+    const output = join(root, 'never-long');
+    const { status, stderr } = await stepward(name, '--model', MODEL, option, input, '--output', output);
+    expect(stderr).toMatch(
+      new RegExp(
+        `long\\.jsonl:2: expected at most \\d+ tokens, the model's positions, got \\d+ \\(${part} \\d+ \\+ one`,
+      ),
+    );
+    expect([status, existsSync(output)]).toEqual([2, false]);
+  });
+});
+
 describe('stepward judge', () => {
   it.each(['critique', 'readout'])('judges in both orders by %s', async (mode) => {
     const output = join(root, `${mode}.jsonl`);
@@ -156,8 +238,55 @@ describe('stepward judge', () => {
       else expect(winner).toBe('tie');
     }
     expect(summary).toMatchObject({ records: 20, labelled: 20 });
-    for (const key of ['accuracy', 'flip_rate', 'first_rate', 'parse_failures'])
-      expect(summary, key).toHaveProperty(key);
+    for (const key of ['flip_rate', 'first_rate', 'parse_failures']) expect(summary, key).toHaveProperty(key);
+    const labels = lines<{ label: string }>(pairs).map(({ label }) => label);
+    const right = records.filter(({ winner }, i) => winner === labels[i]).length;
+    const verdicts = records.flatMap(({ votes }, i) => votes.filter(({ winner }) => winner === labels[i])).length;
+    expect(summary).toMatchObject({ accuracy: right / 20, verdict_accuracy: verdicts / 40 });
+  });
+
+  it('counts verdicts it cannot read, and calls their pairs invalid', async () => {
+    const output = join(root, 'mute.jsonl');
+    const short = ['--judge-max-tokens', '2', '--json'];
+    const { status, stderr, summary } = await stepward(
+      ...['judge', '--model', MODEL, '--input', pairs, '--output', output, ...short],
+    );
+    expect(status, stderr).toBe(0);
+    const records = lines<{ winner: string; votes: { winner: string; p_first: number | null }[] }>(output);
+    for (const { winner, votes } of records) {
+      expect([winner, ...votes.map((vote) => vote.winner)]).toEqual(['invalid', 'invalid', 'invalid']);
+      expect(votes.map((vote) => vote.p_first)).toEqual([null, null]);
+    }
+    expect(summary).toMatchObject({
+      accuracy: 0,
+      verdict_accuracy: 0,
+      flip_rate: null,
+      first_rate: null,
+      parse_failures: 40,
+      parse_failure_rate: 1,
+    });
+  });
+
+  it('keeps numeric ids', async () => {
+    const output = join(root, 'numbered.jsonl');
+    const some = lines<object>(pairs).slice(0, 2);
+    const input = jsonl('numbered-pairs.jsonl', [
+      { ...some[0], id: 5 },
+      { ...some[1], id: '6' },
+    ]);
+    const { status } = await stepward(
+      'judge',
+      '--model',
+      MODEL,
+      '--input',
+      input,
+      '--output',
+      output,
+      '--judge',
+      'readout',
+    );
+    expect(status).toBe(0);
+    expect(lines<{ id: unknown }>(output).map(({ id }) => id)).toEqual([5, '6']);
   });
 });
 
@@ -182,6 +311,18 @@ describe('stepward eval', () => {
     expect(summary).toMatchObject({ n: 12, correct, accuracy: correct / 12 });
     const [low, high] = summary.interval as [number, number];
     expect(low <= correct / 12 && correct / 12 <= high).toBe(true);
+  });
+
+  it('writes its lines to stdout where no file is named, the summary last', async () => {
+    const data = jsonl('two.jsonl', [{ ...lines<object>(problems)[0], id: 1 }, lines<object>(problems)[1] ?? {}]);
+    const args = ['eval', '--model', MODEL, '--data', data, '--max-new-tokens', '64'];
+    const plain = await stepward(...args);
+    const json = await stepward(...args, '--json');
+    expect([plain.status, json.status]).toEqual([0, 0]);
+    const records = plain.stdout.trimEnd().split('\n');
+    expect(records.map((line) => JSON.parse(line).id)).toEqual([1, 'search-3-1']);
+    expect(json.stdout.trimEnd().split('\n').slice(0, -1)).toEqual(records);
+    expect(json.summary).toMatchObject({ n: 2 });
   });
 
   it('takes the mean and the majority of several samples', async () => {
@@ -231,10 +372,12 @@ describe('stepward train', () => {
     const run = join(root, 'run');
     const cut = await start('train.js', [recipe, '--run', run], 'M1: accuracy');
     expect(cut.status, cut.stderr).toBe(130);
-    expect(cut.stderr).toContain('--resume');
     expect(existsSync(join(run, 'M1/eval.json'))).toBe(true);
     expect(existsSync(join(run, 'M2/model'))).toBe(false);
-    const { status, stdout, stderr } = await start('train.js', [recipe, '--run', run, '--resume']);
+    expect(cut.stderr).toContain('stepward: interrupted [CANCELLED]');
+    expect(cut.stderr).toMatch(/to go on: stepward train --run \S*run --resume\n/);
+    // Without the recipe: run.json knows it.
+    const { status, stdout, stderr } = await start('train.js', ['--run', run, '--resume']);
     expect(status, stderr).toBe(0);
     expect(stdout).toMatch(/M1 .*\nM2 /);
     expect(stdout).toContain('report.html');

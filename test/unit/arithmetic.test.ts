@@ -193,6 +193,16 @@ describe('makeEft', () => {
     expect(count(({ right, wrong }) => !isAnswer(right) && isAnswer(wrong))).toBeGreaterThan(20);
   });
 
+  it('shows sums with a carry too many as well as too few, so that bigger is not always righter', () => {
+    const over = records.filter(({ a, b, label }) => {
+      const right = STEP.exec(label === 'a' ? a : b);
+      const wrong = STEP.exec(label === 'a' ? b : a);
+      if (!right || !wrong || right.slice(1, 5).join() !== wrong.slice(1, 5).join()) return false;
+      return Number(wrong[5]) - Number(right[5]) === (right[3] === '+' ? 10 : -10);
+    });
+    expect(over.length / records.length).toBeGreaterThan(0.1);
+  });
+
   it('does not share problems between splits', () => {
     const train = new Set(records.map(({ problem }) => problem));
     expect(makeEft({ split: 'held-out', count: 500, seed: 1 }).some(({ problem }) => train.has(problem))).toBe(false);

@@ -3,8 +3,9 @@
 import { describe, expect, it } from 'vitest';
 import { guardsSchema, judgeSchema } from '../../src/config/recipe.js';
 import { Grader } from '../../src/eval/grader.js';
+import { wilsonInterval } from '../../src/eval/interval.js';
 import type { Answer } from '../../src/judge/ask.js';
-import { judgePairs, judgeReport } from '../../src/judge/report.js';
+import { type BothOrders, judgePairs, judgeReport, pairWinner } from '../../src/judge/report.js';
 import { evaluateSolving, solveProblems } from '../../src/loop/evaluate.js';
 import { ChosenGuard, judgeGuard } from '../../src/run/guards.js';
 import { sumsPolicy } from '../helpers/sums.js';
@@ -24,20 +25,12 @@ describe('accuracy', () => {
     expect(records[0]).toMatchObject({ answer: '3', gold: '3', correct: true, finish: 'eos' });
   });
 
-  it('calls solutions that are cut off unfinished, and empty where the prompt does not fit', async () => {
+  it('calls solutions that are cut off unfinished', async () => {
     const { policy } = await sumsPolicy({ slip: 0 });
-    const cut = await evaluateSolving(
-      policy,
-      { problems, answers: new Map(problems.map(({ id }) => [id, '1'])) },
-      new Grader(),
-      { maxTokens: 5 },
-    );
+    const answers = new Map(problems.map(({ id }) => [id, '1']));
+    const cut = await evaluateSolving(policy, { problems, answers }, new Grader(), { maxTokens: 5 });
     expect([cut.report.unfinished, cut.report.correct]).toEqual([6, 0]);
-    const { policy: short, engine } = await sumsPolicy({ slip: 0, maxPositions: 10 });
-    expect((await solveProblems(short, problems, { maxTokens: 5 }))[0]).toEqual([
-      { text: '', tokens: 0, steps: 0, answer: null, finish: 'length' },
-    ]);
-    expect(engine.requests.length).toBe(0);
+    expect(await solveProblems(policy, [], { maxTokens: 5 })).toEqual([]);
   });
 
   it('samples a problem the same whatever else is in the file', async () => {
@@ -49,29 +42,44 @@ describe('accuracy', () => {
 });
 
 describe('judge reports', () => {
-  it('count both orders, flips, first positions and failures', () => {
-    const report = judgeReport(
-      ['a', 'a', 'b', 'b'],
-      [
-        [answer('first'), answer('second')], // a, a: right twice
-        [answer('first'), answer('first')], // a, b: flips
-        [answer('second'), answer('invalid')], // b, none
-        [answer('first'), answer('second')], // a, a: wrong twice
-      ],
-    );
-    expect(report).toEqual({
-      n: 4,
-      accuracy: 4 / 8,
-      consistent_accuracy: 1 / 4,
-      interval: [expect.any(Number), expect.any(Number)],
+  // Of labels a, a, b, b, a.
+  const labels = ['a', 'a', 'b', 'b', 'a'] as const;
+  const answers: BothOrders[] = [
+    [answer('first'), answer('second')], // a, a: right twice
+    [answer('first'), answer('first')], // a, b: flips
+    [answer('second'), answer('invalid')], // b, none: right once, and b is the winner
+    [answer('first'), answer('second')], // a, a: wrong twice
+    [answer('tie'), answer('invalid')], // neither
+  ];
+
+  it('count single verdicts and pairs, flips, first positions and failures', () => {
+    expect(judgeReport(labels, answers)).toEqual({
+      n: 5,
+      verdict_accuracy: 4 / 10,
+      verdict_interval: wilsonInterval(2, 5),
+      pair_accuracy: 2 / 5,
+      pair_interval: wilsonInterval(2, 5),
       flip_rate: 1 / 3,
       first_rate: 4 / 7,
-      parse_failures: 1 / 8,
+      parse_failures: 2,
+      parse_failure_rate: 2 / 10,
     });
   });
 
+  it('take the winner of a pair from its votes', () => {
+    expect(answers.map(pairWinner)).toEqual(['a', 'tie', 'b', 'a', 'tie']);
+    expect(pairWinner([answer('invalid'), answer('invalid')])).toBe('invalid');
+    expect(pairWinner([answer('tie'), answer('second')])).toBe('a');
+  });
+
   it('have no rates where there is nothing to count', () => {
-    expect(judgeReport([], [])).toMatchObject({ n: 0, flip_rate: null, first_rate: null });
+    expect(judgeReport([], [])).toMatchObject({
+      n: 0,
+      flip_rate: null,
+      first_rate: null,
+      parse_failures: 0,
+      parse_failure_rate: null,
+    });
   });
 
   it('ask each pair in both orders', async () => {
@@ -96,13 +104,40 @@ describe('guards', () => {
     expect(judgeGuard(config, 0.65, undefined)).toBeUndefined();
   });
 
+  /** The reward that TRL logs where each of `tokens` tokens fell from one probability to another. */
+  const reward = (beta: number, tokens: number, from: number, to: number) => beta * tokens * Math.log(to / from);
+  const feed = (guard: ChosenGuard, rewards: readonly number[]) =>
+    rewards.map((value) => guard.check({ 'rewards/chosen': value }, rewards.length));
+
   it('see chosen log-probs fall over ten steps, not one', () => {
-    const guard = new ChosenGuard(config, 0.1, 10);
-    // A reward of -1 at beta 0.1 is 10 nats below the reference, 1 a token.
-    for (let step = 0; step < 9; step++) expect(guard.check({ 'rewards/chosen': -1 })).toBeUndefined();
-    expect(guard.check({ 'rewards/chosen': -1 })).toContain('fell 1.00 nats per token');
-    const calm = new ChosenGuard(config, 0.1, 10);
-    for (let step = 0; step < 30; step++)
-      expect(calm.check({ 'rewards/chosen': step % 10 === 9 ? -2 : -0.2 })).toBeUndefined();
+    // Tokens of probability 0.9 that fall to 0.5 lost 0.59 nats each, at any beta and length.
+    for (const [beta, tokens] of [
+      [0.1, 20],
+      [0.4, 144],
+    ] as const) {
+      const messages = feed(
+        new ChosenGuard(config, beta, tokens),
+        Array.from({ length: 30 }, () => reward(beta, tokens, 0.9, 0.5)),
+      );
+      expect(messages.slice(0, 9)).toEqual(Array(9).fill(undefined));
+      expect(messages[9]).toContain('fell 0.59 nats per token');
+    }
+    // Falling to 0.7 is 0.25 nats: the usual drift of DPO. One bad step of ten is no collapse either.
+    const drift = Array.from({ length: 30 }, () => reward(0.1, 20, 0.9, 0.7));
+    expect(feed(new ChosenGuard(config, 0.1, 20), drift)).toEqual(Array(30).fill(undefined));
+    const spikes = Array.from({ length: 30 }, (_, i) => (i % 10 === 9 ? reward(0.1, 20, 0.9, 0.05) : 0));
+    expect(feed(new ChosenGuard(config, 0.1, 20), spikes)).toEqual(Array(30).fill(undefined));
+  });
+
+  it('see a fall in an update of fewer than ten steps, at its last', () => {
+    // Step 1 is measured before any update: its reward is 0.
+    const collapse = [0, ...Array.from({ length: 3 }, () => reward(0.1, 20, 0.9, 0.4))];
+    const messages = feed(new ChosenGuard(config, 0.1, 20), collapse);
+    expect(messages.slice(0, 3)).toEqual([undefined, undefined, undefined]);
+    // ln(0.9 / 0.4) = 0.81 nats in three of four steps.
+    expect(messages[3]).toContain('fell 0.61 nats per token');
+    const drift = [0, ...Array.from({ length: 3 }, () => reward(0.1, 20, 0.9, 0.7))];
+    expect(feed(new ChosenGuard(config, 0.1, 20), drift)).toEqual(Array(4).fill(undefined));
+    expect(feed(new ChosenGuard(config, 0.1, 20), [0])).toEqual([undefined]);
   });
 });

@@ -4,16 +4,10 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import {
-  eftOf,
-  iftOf,
-  labelledPairsOf,
-  problemsOf,
-  readEft,
-  readIft,
-  readJudgePairs,
-  readProblems,
-} from '../../src/loop/records.js';
+import { eftOf, iftOf, labelledPairsOf, readEft, readIft, readJudgePairs } from '../../src/loop/example-records.js';
+import { problemsOf, readProblems } from '../../src/loop/records.js';
+
+const VERDICTS = { a: '[[A]]', b: '[[B]]' };
 
 const root = mkdtempSync(join(tmpdir(), 'stepward-records-'));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
@@ -30,15 +24,25 @@ describe('records', () => {
     const path = file({ problem: 'one', answer: 1 }, { id: 7, question: 'two', extra: true });
     const { problems, answers } = await readProblems(path);
     expect(problems).toEqual([
-      { id: '1', problem: 'one' },
-      { id: '7', problem: 'two' },
+      { place: `${path}:1`, record: { id: 1, problem: 'one' } },
+      { place: `${path}:2`, record: { id: 7, problem: 'two' } },
     ]);
     expect([...answers]).toEqual([['1', '1']]);
   });
 
+  it('keep the type of their ids', async () => {
+    const pair = { problem: 'p', a: 'x', b: 'y', critique: 'c', label: 'a' };
+    const path = file({ ...pair, id: 7 }, { ...pair, id: '8' }, pair);
+    const ids = (placed: { record: { id?: string | number } }[]) => placed.map(({ record }) => record.id);
+    expect(ids(await readJudgePairs(path))).toEqual([7, '8', 3]);
+    expect(ids(await readEft(path, VERDICTS))).toEqual([7, '8', 3]);
+    expect(ids(await labelledPairsOf({ file: path }))).toEqual([7, '8', 3]);
+    expect(ids((await readProblems(path)).problems)).toEqual([7, '8', 3]);
+  });
+
   it('cut written solutions into steps', async () => {
     const path = file({ problem: 'p', solution: 'a\n\n b \nc' }, { problem: 'p', steps: ['x'] });
-    expect((await readIft(path, '\n')).map(({ steps }) => steps)).toEqual([['a', 'b', 'c'], ['x']]);
+    expect((await readIft(path, '\n')).map(({ record }) => record.steps)).toEqual([['a', 'b', 'c'], ['x']]);
   });
 
   it.each([
@@ -51,12 +55,25 @@ describe('records', () => {
     [() => readProblems(file({ problem: 'a' }), true), /:1: answer: expected a text or number, which is missing/],
     [
       () => readProblems(file({ id: 'x', problem: 'a' }, { id: 'x', problem: 'b' })),
-      /:2: id: expected each id once, got "x" again/,
+      /:2: id: expected each id once, got "x", and line 1 has "x"/,
+    ],
+    [
+      () => readProblems(file({ id: 3, problem: 'a' }, { id: '3', problem: 'b' })),
+      /:2: id: expected each id once, got "3", and line 1 has 3/,
+    ],
+    [
+      () => readProblems(file({ id: '2', problem: 'a' }, { problem: 'b' })),
+      /:2: id: expected each id once, got 2, and line 1 has "2"/,
+    ],
+    [() => readProblems(file('[1]')), /:1: expected a JSON object, got "\[1\]"/],
+    [
+      () => readEft(file({ problem: 'a', a: 'x', b: 'y', critique: 'so [[B]]', label: 'a' }), VERDICTS),
+      /:1: critique: expected no \[\[B\]\] where the label is a, found one/,
     ],
     [() => readProblems(file({ problem: 'a' }, '{"problem": ')), /:2: expected one JSON value/],
     [() => readIft(file({ problem: 'a' }), '\n'), /:1: expected the key steps or solution/],
     [
-      () => readEft(file({ problem: 'a', a: 'x', b: 'y', critique: 'c', label: 'c' })),
+      () => readEft(file({ problem: 'a', a: 'x', b: 'y', critique: 'c', label: 'c' }), VERDICTS),
       /:1: label: expected "a" or "b", got "c"/,
     ],
     [
@@ -78,10 +95,11 @@ describe('records', () => {
   it('come from the generator with answers apart and critiques where they belong', async () => {
     const arithmetic = { split: 'held-out' as const, count: 5, seed: 0 };
     const { problems, answers } = await problemsOf({ arithmetic });
-    expect(problems.map((problem) => Object.keys(problem))).toEqual(problems.map(() => ['id', 'problem']));
+    expect(problems.map(({ record }) => Object.keys(record))).toEqual(problems.map(() => ['id', 'problem']));
     expect(answers.size).toBe(5);
     expect((await iftOf({ arithmetic }, '\n')).length).toBe(5);
-    expect((await eftOf({ arithmetic })).every(({ critique }) => critique.length > 0)).toBe(true);
-    expect((await labelledPairsOf({ arithmetic })).every((pair) => !('critique' in pair))).toBe(true);
+    expect((await eftOf({ arithmetic }, VERDICTS)).every(({ record }) => record.critique.length > 0)).toBe(true);
+    expect((await labelledPairsOf({ arithmetic })).every(({ record }) => !('critique' in record))).toBe(true);
+    expect(problems[0]?.place).toBe('arithmetic held-out-0-0');
   });
 });

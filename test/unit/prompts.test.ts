@@ -82,22 +82,38 @@ describe('compiled prompts', () => {
   });
 
   it('does not mark the start of a text in the middle of a prompt', () => {
-    // Like Llama 2: every text that is encoded starts with a space of its own.
+    // Like Llama 2: a text that does not continue another starts with a space of its own.
     class Marking extends CharacterCodec {
-      override encode(text: string): number[] {
-        return super.encode(` ${text}`);
+      override encode(text: string, options: { special?: boolean; continuation?: boolean } = {}): number[] {
+        return super.encode(options.continuation ? text : ` ${text}`);
       }
     }
     const codec = new Marking();
     const prompts = new CompiledPrompts(codec, SHORT);
     expect(codec.decode(prompts.step('ab', false))).toBe('ab\n');
-    expect(codec.decode(prompts.judge({ problem: 'p', steps: [], a: [], b: [] }))).toBe('J p||||');
+    // Only where the prompt starts, in both.
+    expect(codec.decode(prompts.solve('p'))).toBe(' Q: p\n');
+    expect(codec.decode(prompts.judge({ problem: 'p', steps: [], a: [], b: [] }))).toBe(' J p||||');
+  });
+
+  it('refuses verdicts that the tokenizer cannot write, where they are needed', () => {
+    class Small extends CharacterCodec {
+      override encode(text: string): number[] {
+        return super.encode(text.replaceAll('[', '?'));
+      }
+    }
+    const prompts = new CompiledPrompts(new Small(), SHORT);
+    expect(() => prompts.checkJudging('critique')).toThrow(
+      'format.verdicts.a: expected a text that the tokenizer can write, "[[A]]" becomes "??A]]"',
+    );
+    expect(() => prompts.checkJudging('readout')).not.toThrow();
+    expect(() => compiled().prompts.checkJudging('critique')).not.toThrow();
   });
 
   it('refuses readout labels of more than one token', () => {
     expect(compiled().prompts.labelIds()).toEqual([65, 66]);
     const long = compiled({}, formatSchema.parse({ ...SHORT, readout: { labels: ['AB', 'C'] } }));
-    expect(() => long.prompts.labelIds()).toThrow(/labels\[0\]: expected a text of one token, "AB" has 2/);
+    expect(() => long.prompts.checkJudging('readout')).toThrow(/labels\[0\]: expected a text of one token, "AB" has 2/);
     const same = compiled({}, formatSchema.parse({ ...SHORT, readout: { labels: ['A', 'A'] } }));
     expect(() => same.prompts.labelIds()).toThrow(/two different/);
   });
@@ -132,10 +148,9 @@ describe('training examples', () => {
     expect(prompts.judge(judgeView(prompts, pair))).toEqual(asked);
   });
 
-  it('takes a critique with its verdict as it is and refuses one with the other', () => {
+  it('takes a critique with its verdict as it is', () => {
     const { codec, prompts } = compiled();
     expect(codec.decode(prompts.critique('so [[B]]', 'b'))).toBe('so [[B]]');
-    expect(() => prompts.critique('so [[B]]', 'a')).toThrow(/expected no \[\[B\]\] where the label is a/);
   });
 });
 

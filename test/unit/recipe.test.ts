@@ -2,7 +2,7 @@
 
 import { readdirSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { loadRecipe, parseRecipe } from '../../src/config/load.js';
+import { checkRecipe, loadRecipe, parseRecipe } from '../../src/config/load.js';
 import { editDistance, nearest } from '../../src/config/nearest.js';
 import { StepwardError } from '../../src/errors.js';
 
@@ -46,6 +46,38 @@ describe('recipes', () => {
     ]);
   });
 
+  it('takes paths of overrides from where the command runs', () => {
+    const text = `${MINIMAL}format: own.yaml\nevaluate: { source: { file: held.jsonl } }\n`;
+    const recipe = parseRecipe(text, '/recipes/mine.yaml', 'mine.yaml', [
+      'model=./m2',
+      'problems={source: {file: other.jsonl}}',
+      'evaluate.judge_source.file=/pairs.jsonl',
+    ]);
+    const here = (name: string) => `${process.cwd()}/${name}`;
+    expect([recipe.model, recipe.problems?.source.file]).toEqual([here('m2'), here('other.jsonl')]);
+    expect([recipe.format, recipe.evaluate.source?.file, recipe.evaluate.judge_source?.file]).toEqual([
+      '/recipes/own.yaml',
+      '/recipes/held.jsonl',
+      '/pairs.jsonl',
+    ]);
+  });
+
+  it('says how to replace a source of the other kind', () => {
+    const made = 'model: x\nproblems: { source: { arithmetic: { split: search, count: 1 } } }\n';
+    expect(failure(made, ['problems.source.file=x.jsonl']).message).toContain(
+      'problems.source: expected either file or arithmetic, got both; --set problems.source={file: ...} replaces',
+    );
+    const recipe = parseRecipe(made, '/r.yaml', 'r.yaml', ['problems.source={file: /x.jsonl}']);
+    expect(recipe.problems?.source).toEqual({ file: '/x.jsonl' });
+  });
+
+  it('reads a resolved recipe as it was', () => {
+    const recipe = parseRecipe(MINIMAL, '/recipes/mine.yaml');
+    const written: unknown = JSON.parse(JSON.stringify(recipe));
+    expect(checkRecipe(written, '/runs/mine/run.json')).toEqual(recipe);
+    expect(() => checkRecipe({ ...recipe, widht: 1 }, '/r/run.json')).toThrow('/r/run.json: unknown key widht');
+  });
+
   it('overrides keys, and makes the maps on the way', () => {
     const recipe = parseRecipe(MINIMAL, '/r.yaml', 'r.yaml', [
       'search.width=4',
@@ -71,7 +103,7 @@ describe('recipes', () => {
     ['judge: { mode: guess }', 'mine.yaml:4: judge.mode: expected "critique" or "readout", got "guess"'],
     ['update: { beta: -0.1 }', 'mine.yaml:4: update.beta: expected more than 0, got -0.1'],
     ['update: { lora: { alpha: 2 } }', 'mine.yaml:4: update.lora.rank: expected a number, which is missing'],
-    ['evaluate: { source: {} }', 'mine.yaml:4: evaluate.source: expected either file or arithmetic'],
+    ['evaluate: { source: {} }', 'mine.yaml:4: evaluate.source: expected either file or arithmetic, found neither'],
     [
       'evaluate: { source: { arithmetic: { split: test, count: 1 } } }',
       'evaluate.source.arithmetic.split: expected "train" or "search" or "held-out"',

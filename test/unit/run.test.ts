@@ -165,9 +165,9 @@ describe('a run', () => {
   it('starts from random weights and trains M1 where the recipe has sft', async () => {
     const opened: OpenRequest[] = [];
     const overrides = [
-      'model={config: ./m1, seed: 9}',
+      `model={config: ${root}/m1, seed: 9}`,
       'iterations=0',
-      'sft={ift: {file: ift.jsonl}, eft: {file: eft.jsonl}, epochs: 1, batch_size: 6}',
+      `sft={ift: {file: ${root}/ift.jsonl}, eft: {file: ${root}/eft.jsonl}, epochs: 1, batch_size: 6}`,
     ];
     const { directory, metrics } = run({ overrides, opened });
     expect((await metrics).length).toBe(1);
@@ -195,6 +195,57 @@ describe('a run', () => {
   });
 });
 
+describe('records of a run', () => {
+  const lines = (path: string) =>
+    readFileSync(path, 'utf8')
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line));
+
+  it('keep numeric ids as numbers', async () => {
+    const numbered = (name: string, from: number, count: number) => {
+      const path = join(root, name);
+      writeFileSync(path, jsonl(Array.from({ length: count }, (_, i) => ({ ...sum(i), id: from + i }))));
+      return path;
+    };
+    const { directory, metrics } = run({
+      overrides: [
+        'iterations=1',
+        `problems.source.file=${numbered('numbered.jsonl', 100, 12)}`,
+        `evaluate.source.file=${numbered('numbered-held.jsonl', 500, 3)}`,
+      ],
+    });
+    await metrics;
+    for (const file of ['search.jsonl', 'pairs.jsonl', 'solutions.jsonl']) {
+      const ids = lines(join(directory, 'M2', file)).map(({ id }) => id);
+      expect(ids.length, file).toBeGreaterThan(0);
+      for (const id of ids) expect(Number.isInteger(id), file).toBe(true);
+    }
+    expect(lines(join(directory, 'M2/search.jsonl')).every(({ gold }) => gold !== undefined)).toBe(true);
+    expect(lines(join(directory, 'M2/train.jsonl')).length).toBeGreaterThan(0);
+    expect(Object.keys(JSON.parse(readFileSync(join(directory, 'M2/train.json'), 'utf8')))).toEqual(
+      'steps pairs tokens computed_tokens reference_tokens final_loss seconds'.split(' '),
+    );
+  });
+
+  // A solving prompt is some 220 tokens and its problem, a judge prompt some 1,100 and its steps.
+  it.each([
+    ['problems.source.file=PATH', { problem: '9'.repeat(900) }, 1000],
+    ['evaluate.source.file=PATH', { problem: '9'.repeat(900), answer: 1 }, 1000],
+    ['evaluate.judge_source.file=PATH', { problem: '1+1', a: 'y', b: '9'.repeat(900), label: 'a' }, 1500],
+    ['sft={ift: {file: PATH}}', { problem: '1+1', steps: ['9'.repeat(1500)] }, 1500],
+  ])('that do not fit the model are refused before any work: %s', async (override, long, maxPositions) => {
+    const path = join(root, 'long.jsonl');
+    writeFileSync(path, jsonl([{ problem: '1+1', steps: ['x'], answer: 2, a: 'y', b: 'z', label: 'a' }, long]));
+    const { directory, metrics } = run({ overrides: [override.replace('PATH', path)], maxPositions });
+    await expect(metrics).rejects.toMatchObject({ code: 'CONTEXT_TOO_LONG', exitCode: 2 });
+    await expect(metrics).rejects.toThrow(
+      /long\.jsonl:2: expected at most \d+ tokens, the model's positions, got \d+ \(/,
+    );
+    expect(existsSync(join(directory, 'M1'))).toBe(false);
+  });
+});
+
 describe('resume', () => {
   it('goes on at the stage where it was interrupted, to the same bytes', async () => {
     const whole = run();
@@ -204,7 +255,7 @@ describe('resume', () => {
       const cut = run({ hooks: { signal: controller.signal, progress: (now) => now === stage && controller.abort() } });
       await expect(cut.metrics).rejects.toMatchObject({ code: 'CANCELLED', exitCode: 130 });
       const manifest = JSON.parse(readFileSync(join(cut.directory, 'run.json'), 'utf8'));
-      expect(manifest.state).toBe('interrupted');
+      expect([manifest.state, manifest.reason]).toEqual(['interrupted', undefined]);
       const searched = join(cut.directory, 'M2/search.jsonl');
       const before = existsSync(searched) ? statSync(searched).mtimeMs : undefined;
       await run({ directory: cut.directory, resume: true }).metrics;
@@ -267,8 +318,10 @@ describe('guards', () => {
 });
 
 describe('problems of an iteration', () => {
-  const all = { problems: Array.from({ length: 10 }, (_, i) => ({ id: String(i), problem: 'x' })), answers: new Map() };
-  const ids = (overrides: string[], n: number) => sliceOf(all, recipeOf(overrides), n).problems.map(({ id }) => id);
+  const placed = (i: number) => ({ place: `problems.jsonl:${i + 1}`, record: { id: i, problem: 'x' } });
+  const all = { problems: Array.from({ length: 10 }, (_, i) => placed(i)), answers: new Map() };
+  const ids = (overrides: string[], n: number) =>
+    sliceOf(all, recipeOf(overrides), n).problems.map(({ record }) => record.id);
 
   it('are fresh while there are any, and none twice', () => {
     const own = ['problems.per_iteration=[3, 5]'];

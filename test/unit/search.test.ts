@@ -2,7 +2,9 @@
 
 import { describe, expect, it } from 'vitest';
 import { judgeSchema, searchSchema, selectSchema } from '../../src/config/recipe.js';
+import { judgeContests } from '../../src/loop/judge.js';
 import { type SearchOptions, searchSteps } from '../../src/loop/search.js';
+import { emptyCounts } from '../../src/loop/types.js';
 import { EOS } from '../helpers/fake-codec.js';
 import type { FakeOptions } from '../helpers/fake-engine.js';
 import { EOS_MARK } from '../helpers/fake-engine.js';
@@ -212,6 +214,69 @@ describe('step search', () => {
       swapped += verdicts.filter(({ first, second }) => first > second).length;
     }
     expect(swapped).toBeGreaterThan(0);
+  });
+
+  it.each(['both', 'random'] as const)('never parts candidates that look the same, orders %s', async (orders) => {
+    // Unmerged, and with a step that some samples end by EOS: equal once that is off. The judge answers at random.
+    const respond: FakeOptions['respond'] = (prompt, { random }) => {
+      if (prompt.startsWith('You are')) return random() < 0.5 ? '[[A]]' : '[[B]]';
+      const end = random() < 0.5 ? EOS_MARK : '\n';
+      return `Step: ${['x', 'y', 'z'][Math.floor(3 * random())]}${end}`;
+    };
+    const { trees, policy, counts, engine } = await search(
+      { search: { merge: false, width: 8, max_steps: 2 }, judge: { orders, temperature: 1 } },
+      { respond },
+    );
+    let twins = 0;
+    for (const { candidates, verdicts } of trees.flatMap((tree) => [...tree.steps, ...tree.discarded])) {
+      const looks = candidates.map(({ ids }) => policy.prompts.shown(ids).join());
+      for (const [i, look] of looks.entries()) {
+        const j = looks.indexOf(look);
+        if (j === i) continue;
+        twins++;
+        expect(candidates[i]?.wins).toBe(candidates[j]?.wins);
+      }
+      const answers = new Map<string, string>();
+      for (const { first, second, winner } of verdicts) {
+        const question = `${looks[first]} ${looks[second]}`;
+        expect(winner === 'tie').toBe(looks[first] === looks[second]);
+        expect(answers.get(question) ?? winner).toBe(winner);
+        answers.set(question, winner);
+      }
+    }
+    expect(twins).toBeGreaterThan(20);
+    expect(counts.verdicts).toBeGreaterThan(0);
+    // Each question is asked once: at most 3 looks, so 6 ordered pairs of them.
+    const asked = engine.requests.filter(({ samples }) => samples === 1);
+    for (const { nodes } of asked) expect(nodes.length).toBeLessThanOrEqual(6 * PROBLEMS.length);
+  });
+
+  it('draws a comparison the same whatever stands beside it', async () => {
+    const ask = async (steps: string[]) => {
+      const { policy } = await sumsPolicy({ judge: (_steps, { random }) => (random() < 0.5 ? '[[A]]' : '[[B]]') });
+      const candidates = steps.map((text) => ({
+        ids: policy.prompts.step(text, false),
+        text,
+        logprob: -1,
+        count: 1,
+        wins: 0,
+        finish: 'stop' as const,
+      }));
+      const contest = { id: 'p', problem: '1+1', stepIds: [], visit: 0, candidates, eligible: [...candidates.keys()] };
+      const options = { judge: judgeSchema.parse({ orders: 'random', temperature: 1 }), seed: 3 };
+      const [verdicts = []] = await judgeContests(policy, [contest], options, emptyCounts());
+      return new Map(
+        verdicts.map(({ first, second, winner }) => [
+          [steps[first], steps[second]].sort().join(),
+          winner === 'first' ? steps[first] : steps[second],
+        ]),
+      );
+    };
+    const names = Array.from({ length: 8 }, (_, i) => `step ${i}`);
+    const all = await ask(names);
+    const some = await ask(names.filter((_, i) => i % 2 === 1).reverse());
+    expect(some.size).toBe(6);
+    for (const [pair, winner] of some) expect(all.get(pair)).toBe(winner);
   });
 
   it('stops when it is cancelled', async () => {

@@ -84,6 +84,9 @@ it('puts no word-start mark before a continuation', async () => {
   expect(plain).toHaveLength(1);
   expect(plain).not.toEqual(marked);
   expect(codec.encode(' Step', { continuation: true })).toEqual(marked);
+  expect(codec.encodeMany(['Step', '', ' Step'], { continuation: true })).toEqual([plain, [], marked]);
+  expect(codec.encodeMany(['Step', ''])).toEqual([marked, []]);
+  expect(codec.encodeMany([])).toEqual([]);
 });
 
 describe('eosIds', () => {

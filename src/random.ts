@@ -11,7 +11,7 @@ export function deriveSeed(seed: number, ...name: (string | number)[]): number {
   return digest.readUIntBE(0, 6);
 }
 
-/** Numbers in [0, 1) from a seed (mulberry32 over the seed's low and high halves). */
+/** Numbers in [0, 1) from a seed of at most 48 bits (mulberry32 over its low and high halves). */
 export function randomNumbers(seed: number): () => number {
   let state = (seed ^ Math.floor(seed / 2 ** 32)) >>> 0;
   return () => {
