@@ -55,6 +55,13 @@ function fakeTorch(version: string): string {
   return torch;
 }
 
+it('names the packages', () => {
+  rmSync(path.join(tree, 'node_modules'));
+  const { status, stderr } = setup();
+  expect(stderr).toMatch(/the packages of \S+package\.json are not installed. To mend it:\n {2}- npm ci/);
+  expect(status).toBe(2);
+});
+
 describe('a missing tool', () => {
   it('names the compiler', () => {
     const { status, stderr } = setup();
