@@ -17,9 +17,16 @@ const require = createRequire(import.meta.url);
 export const addonFile = path.join(root, 'build/Release/stepward.node');
 const tree = path.join(root, 'build/native');
 
-const ADDON_INPUTS = ['CMakeLists.txt', 'package.json', 'cmake', 'include', 'kernels', 'core', 'addon'].map(
-  (name) => `native/${name}`,
-);
+const ADDON_INPUTS = [
+  'CMakeLists.txt',
+  'package.json',
+  'cmake',
+  'include',
+  'third_party',
+  'kernels',
+  'core',
+  'addon',
+].map((name) => `native/${name}`);
 
 /** { addon, tests } hashes of all that goes into the two; equal hashes mean that nothing has to be built. */
 function inputHashes(torch, cuda) {
@@ -35,8 +42,9 @@ function inputHashes(torch, cuda) {
   return { addon, tests: hashInputs(['native/test', 'test/goldens'], { addon }) };
 }
 
-function cudaChoice(option) {
-  const choice = option ?? process.env.STEPWARD_CUDA ?? 'auto';
+// A choice that was made once holds until another is made: `npm start` must not undo `npm run setup -- --cuda off`.
+function cudaChoice(option, stamped) {
+  const choice = option ?? process.env.STEPWARD_CUDA ?? stamped ?? 'auto';
   const value = { on: 'ON', off: 'OFF', auto: 'AUTO' }[choice.toLowerCase()];
   if (!value) throw new SetupError(`STEPWARD_CUDA or --cuda is '${choice}'; expected on, off or auto`);
   return value;
@@ -44,10 +52,10 @@ function cudaChoice(option) {
 
 /** Brings the addon, and the test programs when asked for, up to date. Returns whether anything was built. */
 export async function buildNative({ tests = false, bench = false, cuda: cudaOption, force = false } = {}) {
-  const cuda = cudaChoice(cudaOption);
+  const stamps = readStamps();
+  const cuda = cudaChoice(cudaOption, stamps.cuda);
   const rejected = [];
   let torch = findLibtorch(rejected);
-  const stamps = readStamps();
   if (torch && !force && !bench && existsSync(addonFile)) {
     const hashes = inputHashes(torch, cuda);
     if (stamps.addon === hashes.addon && (!tests || stamps.tests === hashes.tests)) return false;
@@ -66,7 +74,7 @@ export async function buildNative({ tests = false, bench = false, cuda: cudaOpti
   // Before the build, so that a file saved while it runs is seen as changed afterwards.
   const hashes = inputHashes(torch, cuda);
   await runCMake({ torch, cuda, compiler, cmake, generator, tests, bench });
-  writeStamps({ torch: torch.root, addon: hashes.addon, ...(tests && { tests: hashes.tests }) });
+  writeStamps({ torch: torch.root, cuda, addon: hashes.addon, ...(tests && { tests: hashes.tests }) });
   say(`native build done in ${((performance.now() - started) / 1000).toFixed(1)} s`);
   return true;
 }
@@ -76,7 +84,8 @@ async function runCMake({ torch, cuda, compiler, cmake, generator, tests, bench 
     STEPWARD_TORCH: torch.root,
     STEPWARD_VERSION: packageVersion,
     STEPWARD_CUDA: cuda,
-    STEPWARD_TESTS: tests ? 'ON' : 'OFF',
+    // Left as it was otherwise: turning it off would take the programs that an earlier run built away from ctest.
+    ...(tests && { STEPWARD_TESTS: 'ON' }),
     STEPWARD_BENCH: bench ? 'ON' : 'OFF',
     CMAKE_MAKE_PROGRAM: generator.program,
   };
@@ -89,6 +98,7 @@ async function runCMake({ torch, cuda, compiler, cmake, generator, tests, bench 
         ...['--directory', path.join(root, 'native'), '--out', tree, '--config', 'Release'],
         ...['--cmake-path', cmake, '--generator', generator.generator, '--cxx', compiler.cxx],
         ...(compiler.cc ? ['--cc', compiler.cc] : []),
+        ...(tests || bench ? [] : ['--target', 'stepward_addon']),
         ...['--parallel', String(jobs()), '--log-level', 'warn'],
         ...Object.entries(definitions).map(([name, value]) => `--CD${name}=${value}`),
       ],

@@ -7,7 +7,7 @@ import path from 'node:path';
 import { FETCHED_VERSION, inspect, loadError, REMEDIES } from './find-libtorch.mjs';
 import { withLock } from './lib/lock.mjs';
 import { capture, isMain, main, root, run, SetupError, say, which } from './lib/machine.mjs';
-import { findPip, findPython } from './lib/tools.mjs';
+import { findPip, findPython, QUIET_PIP } from './lib/tools.mjs';
 
 const CPU_INDEX = 'https://download.pytorch.org/whl/cpu';
 const target = path.join(root, '.libtorch');
@@ -121,7 +121,7 @@ async function runPip([command, ...first], args) {
   // pip keeps its temporary files beside the target: /tmp is often too small for this wheel.
   const temporary = path.join(target, 'tmp');
   mkdirSync(temporary, { recursive: true });
-  const env = { ...process.env, TMPDIR: temporary, PIP_DISABLE_PIP_VERSION_CHECK: '1' };
+  const env = { ...process.env, ...QUIET_PIP, TMPDIR: temporary };
   const options = ['--retries', '1', '--timeout', '30', ...(process.stderr.isTTY ? [] : ['--quiet'])];
   let errors = '';
   const status = await run(command, [...first, ...args, ...options], {

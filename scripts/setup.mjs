@@ -1,5 +1,5 @@
 // Brings everything up to date: libtorch, the native addon, dist/. `npm start` and `npm test` begin with it.
-// A step whose inputs have not changed is skipped. Options: --tests builds the test programs too; --only dist.
+// A step whose inputs have not changed is skipped. Options: --tests builds the test programs too, --cuda on|off, --only dist.
 
 import { existsSync, renameSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -12,10 +12,11 @@ import { hashInputs, readStamps, writeStamps } from './lib/stamps.mjs';
 
 const dist = path.join(root, 'dist');
 
-export function setup({ tests = false, only } = {}) {
+export function setup({ tests = false, cuda, only } = {}) {
   return withLock(async () => {
     checkNode();
-    if (only !== 'dist') await buildNative({ tests });
+    checkPackages();
+    if (only !== 'dist') await buildNative({ tests, cuda });
     await buildDist();
   });
 }
@@ -30,7 +31,17 @@ function checkNode() {
   }
 }
 
+function checkPackages() {
+  if (!existsSync(path.join(root, 'node_modules')) && !root.includes(`${path.sep}node_modules${path.sep}`)) {
+    throw new SetupError(`the packages of ${path.join(root, 'package.json')} are not installed. To mend it:`, [
+      'npm ci',
+    ]);
+  }
+}
+
 async function buildDist() {
+  // An installed package carries dist/ and no sources.
+  if (!existsSync(path.join(root, 'src')) && existsSync(path.join(dist, 'cli.js'))) return;
   const inputs = hashInputs(['src', 'tsconfig.json', 'tsconfig.build.json'], { version: packageVersion });
   if (readStamps().dist === inputs && existsSync(path.join(dist, 'cli.js'))) return;
   say('compiling src/ into dist/');
@@ -49,13 +60,15 @@ function typescriptCompiler() {
   try {
     return path.join(path.dirname(require.resolve('typescript/package.json')), 'bin/tsc');
   } catch {
-    throw new SetupError('the packages of package.json are not installed', ['npm ci']);
+    throw new SetupError('the TypeScript compiler is not installed. To mend it:', ['npm ci (without --omit=dev)']);
   }
 }
 
 if (isMain(import.meta.url)) {
   await main(() => {
-    const { values } = parseArgs({ options: { tests: { type: 'boolean' }, only: { type: 'string' } } });
+    const { values } = parseArgs({
+      options: { tests: { type: 'boolean' }, cuda: { type: 'string' }, only: { type: 'string' } },
+    });
     return setup(values);
   });
 }

@@ -7,6 +7,8 @@ import { capture, root, run, SetupError, say, which } from './machine.mjs';
 
 const MINIMUM = { gcc: 11, clang: 14, cmake: [3, 22], python: [3, 8] };
 const C_NAMES = { clang: 'clang', g: 'gcc', c: 'cc' };
+/** pip's advice about itself and about root is not ours to pass on: nothing is installed outside this folder. */
+export const QUIET_PIP = { PIP_DISABLE_PIP_VERSION_CHECK: '1', PIP_ROOT_USER_ACTION: 'ignore' };
 export const privateTools = path.join(root, '.deps/python');
 
 /** { cxx, cc } of a compiler that knows C++20: CXX when set, else c++, g++, clang++. `cc` is its C compiler, where there is one. */
@@ -75,18 +77,8 @@ export async function fetchTool(requirement) {
   if (!pip) return false;
   say(`${requirement} is not on this machine: fetching it from PyPI into .deps/`);
   const [command, ...args] = pip;
-  return (
-    (await run(command, [
-      ...args,
-      'install',
-      '--quiet',
-      '--no-deps',
-      '--upgrade',
-      '--target',
-      privateTools,
-      requirement,
-    ])) === 0
-  );
+  const install = ['install', '--quiet', '--no-deps', '--upgrade', '--target', privateTools, requirement];
+  return (await run(command, [...args, ...install], { env: { ...process.env, ...QUIET_PIP } })) === 0;
 }
 
 export async function findCMake() {
