@@ -1,7 +1,7 @@
 // Brings everything up to date: libtorch, the native addon, dist/. `npm start` and `npm test` begin with it.
 // A step whose inputs have not changed is skipped. Options: --tests builds the test programs too, --cuda on|off, --only dist.
 
-import { existsSync, renameSync, rmSync } from 'node:fs';
+import { chmodSync, existsSync, renameSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
@@ -50,6 +50,8 @@ async function buildDist() {
   rmSync(fresh, { recursive: true, force: true });
   const status = await run(process.execPath, [typescriptCompiler(), '-p', 'tsconfig.build.json', '--outDir', fresh]);
   if (status !== 0) throw new SetupError('src/ does not compile; the first error above says why');
+  // npx links to the command once and never again looks whether it may be executed.
+  chmodSync(path.join(fresh, 'cli.js'), 0o755);
   rmSync(dist, { recursive: true, force: true });
   renameSync(fresh, dist);
   writeStamps({ dist: inputs });

@@ -1,7 +1,7 @@
 // What every command shares: common options, their checks, opening a model, and turning an outcome into output and an
 // exit code. Nothing heavy is imported before a command runs, so that --help is quick.
 
-import { statSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { TextCodec } from '../data/codec.js';
 import type { RecordLimits } from '../data/records.js';
@@ -193,5 +193,7 @@ export function checkInput(option: string, path: string): void {
 
 /** Most memory this process held so far, in bytes. */
 export function peakBytes(): number {
-  return process.resourceUsage().maxRSS * 1024;
+  // Not getrusage's maxRSS: a child starts with its parent's, so a large caller would be counted as ours.
+  const peak = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync('/proc/self/status', 'utf8'));
+  return peak ? Number(peak[1]) * 1024 : process.resourceUsage().maxRSS * 1024;
 }
