@@ -2,6 +2,7 @@
 
 import { type Command, Option } from 'commander';
 import type { PreferenceLossKind } from '../native/types.js';
+import { LOSSES } from '../training/options.js';
 import { addModelOptions, type CommandContext, checkInput, number, openEngine, runCommand } from './shared.js';
 import { addTrainingOptions, optimizerOptions, type TrainingCommandOptions } from './training-options.js';
 
@@ -18,11 +19,7 @@ export function registerDpo(program: Command): void {
     .command('dpo')
     .description('train on preferred steps: {prompt, chosen, rejected, weight?}, _ids forms, Step-DPO records or trees')
     .option('--beta <x>', 'strength of the pull to the reference, above 0', number(), 0.1)
-    .addOption(
-      new Option('--loss <name>', 'loss')
-        .choices(['sigmoid', 'ipo', 'hinge', 'robust', 'sigmoid_norm'])
-        .default('sigmoid'),
-    )
+    .addOption(new Option('--loss <name>', 'loss').choices(LOSSES).default('sigmoid'))
     .option('--label-smoothing <x>', 'share of pairs taken to be the wrong way round', number(0, 0.5), 0)
     .option('--sft-weight <x>', "weight of the chosen steps' mean negative log-prob", number(0), 0)
     .option('--reference <dir>', 'model folder of the reference (default: the model before training)');

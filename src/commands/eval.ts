@@ -2,6 +2,7 @@
 
 import type { Command } from 'commander';
 import { toJson } from '../data/jsonl.js';
+import { percent } from '../data/percent.js';
 import { addFormatOption, type FormatOptions, openModel } from './loop-options.js';
 import {
   addModelOptions,
@@ -148,8 +149,4 @@ async function run(options: EvalCommandOptions, { signal, log }: CommandContext)
     await grader.close();
     await policy.dispose();
   }
-}
-
-function percent(share: number): string {
-  return `${(100 * share).toFixed(1)}%`;
 }

@@ -41,7 +41,7 @@ async function run(options: JudgeCommandOptions, { signal }: CommandContext): Pr
     { emptyCounts },
     { writeJsonlFile },
     { Progress },
-    { round },
+    { answerRecord },
   ] = await Promise.all([
     import('../judge/report.js'),
     import('../loop/example-records.js'),
@@ -68,11 +68,10 @@ async function run(options: JudgeCommandOptions, { signal }: CommandContext): Pr
     await writeJsonlFile(options.output, async (writer) => {
       for (const [i, { id }] of pairs.entries()) {
         const orders = answers[i] as BothOrders;
-        const votes = orders.map(({ winner, pFirst, critique }, order) => ({
+        const votes = orders.map(({ winner, ...answer }, order) => ({
           first: order === 0 ? 'a' : 'b',
           winner: nameOf(winner, order) ?? winner,
-          p_first: pFirst === null ? null : round(pFirst),
-          ...(critique === undefined ? {} : { critique }),
+          ...answerRecord(answer),
         }));
         writer.write({ id, winner: pairWinner(orders), votes });
       }

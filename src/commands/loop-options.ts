@@ -19,6 +19,8 @@ export interface JudgeOptions {
   judgeMaxTokens: number;
 }
 
+const JUDGE = judgeSchema.parse({});
+
 export function addFormatOption(command: Command): Command {
   return command.option(
     '--format <file>',
@@ -32,13 +34,13 @@ export function addJudgeOptions(command: Command, { orders = true } = {}): Comma
     .addOption(
       new Option('--judge <mode>', 'critique: reasons, then the verdict; readout: label probabilities')
         .choices(['critique', 'readout'])
-        .default('critique'),
+        .default(JUDGE.mode),
     )
-    .option('--judge-temperature <t>', '0: greedy', number(0), 0)
-    .option('--judge-max-tokens <n>', 'longest critique', wholeNumber(1), 512);
+    .option('--judge-temperature <t>', '0: greedy', number(0), JUDGE.temperature)
+    .option('--judge-max-tokens <n>', 'longest critique', wholeNumber(1), JUDGE.max_tokens);
   if (!orders) return command;
   const option = new Option('--orders <orders>', 'both: every pair in both orders; random: one order per pair');
-  return command.addOption(option.choices(['both', 'random']).default('both'));
+  return command.addOption(option.choices(['both', 'random']).default(JUDGE.orders));
 }
 
 export function judgeConfig(options: JudgeOptions): JudgeConfig {

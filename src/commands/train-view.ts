@@ -1,6 +1,7 @@
 // What `train` shows: a progress line per stage, and the table of models at the end.
 
 import { relative } from 'node:path';
+import { percent } from '../data/percent.js';
 import { formatSeconds, Progress } from '../progress.js';
 import type { ModelMetrics } from '../run/metrics.js';
 
@@ -37,7 +38,6 @@ export class StageProgress {
 }
 
 export function modelTable(metrics: readonly ModelMetrics[]): string {
-  const percent = (share: number | null) => (share === null ? '-' : `${(100 * share).toFixed(1)}%`);
   const fixed = (value: number | null) => (value === null ? '-' : value.toFixed(2));
   const rows = [
     ['model', 'accuracy', 'judge', 'flips', 'pairs', 'steps', 'tokens/step', 'time'],

@@ -2,6 +2,7 @@
 
 import { type Command, Option } from 'commander';
 import { StepwardError } from '../errors.js';
+import { OPTIMIZERS, SCHEDULES } from '../training/options.js';
 import type { OptimizerOptions, ScheduleKind } from '../training/types.js';
 import { type ModelOptions, number, wholeNumber } from './shared.js';
 
@@ -30,13 +31,9 @@ export function addTrainingOptions(command: Command, defaultLearningRate: number
     .requiredOption('--data <file>', 'training records, JSON lines')
     .requiredOption('--output <dir>', 'new folder for the trained model and train.jsonl')
     .option('--overwrite', 'allow an output folder that has files in it')
-    .addOption(new Option('--optimizer <name>', 'optimiser').choices(['adamw', 'sgd']).default('adamw'))
+    .addOption(new Option('--optimizer <name>', 'optimiser').choices(OPTIMIZERS).default('adamw'))
     .option('--lr <rate>', 'peak learning rate', number(0), defaultLearningRate)
-    .addOption(
-      new Option('--schedule <name>', 'learning rate after warm-up')
-        .choices(['constant', 'linear', 'cosine'])
-        .default('linear'),
-    )
+    .addOption(new Option('--schedule <name>', 'learning rate after warm-up').choices(SCHEDULES).default('linear'))
     .option('--warmup <n>', 'warm-up: below 1 a share of the steps, else steps', number(0), 0)
     .option('--batch-size <n>', `${counted} per optimiser step`, wholeNumber(1), 32)
     .option('--epochs <n>', 'passes over the data', number(0), 1)

@@ -2,6 +2,7 @@
 // open, the comment says why the default is what it is. "Paper" is Process-based Self-Rewarding (arXiv 2503.03746).
 
 import { z } from 'zod';
+import { LOSSES, OPTIMIZERS, SCHEDULES } from '../training/options.js';
 import { eftSource, iftSource } from './sources.js';
 
 const whole = z.int().nonnegative();
@@ -16,11 +17,11 @@ const loraSchema = z.strictObject({
 });
 
 const optimizerKeys = {
-  optimizer: z.enum(['adamw', 'sgd']).default('adamw'),
+  optimizer: z.enum(OPTIMIZERS).default('adamw'),
   /** AdamW's second decay. From random weights 0.98 learns faster, since the gradients shrink fast. Paper: not stated. */
   adam_beta2: z.number().min(0).lt(1).default(0.999),
   /** Paper: not stated. Linear is what TRL and the DPO authors use. */
-  schedule: z.enum(['constant', 'linear', 'cosine']).default('linear'),
+  schedule: z.enum(SCHEDULES).default('linear'),
   /** Below 1: share of the steps; else steps. Paper: not stated. */
   warmup: z.number().nonnegative().default(0),
   batch_size: counting.default(32),
@@ -104,7 +105,7 @@ export const selectSchema = z.strictObject({
 });
 
 export const updateSchema = z.strictObject({
-  loss: z.enum(['sigmoid', 'ipo', 'hinge', 'robust', 'sigmoid_norm']).default('sigmoid'),
+  loss: z.enum(LOSSES).default('sigmoid'),
   /** Paper: not stated. Step-DPO, the closest published recipe, uses 0.4 to 0.5. */
   beta: positive.default(0.4),
   label_smoothing: z.number().min(0).lt(0.5).default(0),

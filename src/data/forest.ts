@@ -46,7 +46,12 @@ export class ForestBuilder {
       segments[handle] = index;
       order[index] = handle;
     }
-    return { forest: layOut(order, this.#ids, this.#parents, segments), segments };
+    const ids = Array.from(order, (handle) => this.#ids[handle] as Int32Array);
+    const parents = Array.from(order, (handle) => {
+      const parent = this.#parents[handle] as number;
+      return parent < 0 ? -1 : (segments[parent] as number);
+    });
+    return { forest: layOut(ids, parents), segments };
   }
 
   #push(parent: number, ids: ArrayLike<number>): number {
@@ -55,20 +60,13 @@ export class ForestBuilder {
   }
 }
 
-function layOut(order: Int32Array, ids: Int32Array[], parents: number[], segments: Int32Array): ForestData {
-  const offsets = new Int32Array(order.length + 1);
-  for (let s = 0; s < order.length; s++) {
-    offsets[s + 1] = (offsets[s] as number) + (ids[order[s] as number] as Int32Array).length;
-  }
-  const tokens = new Int32Array(offsets[order.length] as number);
-  const flatParents = new Int32Array(order.length);
-  for (let s = 0; s < order.length; s++) {
-    const handle = order[s] as number;
-    const parent = parents[handle] as number;
-    tokens.set(ids[handle] as Int32Array, offsets[s]);
-    flatParents[s] = parent < 0 ? -1 : (segments[parent] as number);
-  }
-  return { tokens, offsets, parents: flatParents };
+/** Segments in their final order, each with its tokens and its parent's index, laid end to end. */
+function layOut(ids: readonly Int32Array[], parents: readonly number[]): ForestData {
+  const offsets = new Int32Array(ids.length + 1);
+  for (const [s, own] of ids.entries()) offsets[s + 1] = (offsets[s] as number) + own.length;
+  const tokens = new Int32Array(offsets[ids.length] as number);
+  for (const [s, own] of ids.entries()) tokens.set(own, offsets[s]);
+  return { tokens, offsets, parents: Int32Array.from(parents) };
 }
 
 /** One edge of the radix tree with its tokens. */
@@ -136,15 +134,9 @@ export class RadixForest {
         }
       }
     }
-    const offsets = new Int32Array(nodes.length + 1);
-    for (const [s, node] of nodes.entries()) offsets[s + 1] = (offsets[s] as number) + node.ids.length;
-    const tokens = new Int32Array(offsets[nodes.length] as number);
-    const parents = new Int32Array(nodes.length);
-    for (const [s, node] of nodes.entries()) {
-      tokens.set(node.ids, offsets[s]);
-      parents[s] = node.parent ? (indexOf.get(node.parent) as number) : -1;
-    }
-    return { forest: { tokens, offsets, parents }, indexOf };
+    const ids = nodes.map((node) => node.ids);
+    const parents = nodes.map(({ parent }) => (parent ? (indexOf.get(parent) as number) : -1));
+    return { forest: layOut(ids, parents), indexOf };
   }
 
   /** Segments on the way from `from` (left out; undefined: from the root) to `end`, outermost first. */

@@ -3,7 +3,7 @@
 
 import { z } from 'zod';
 import type { PreferenceStep, PreferenceTree } from '../training/types.js';
-import { idField, idsField, type RecordLimits, type RecordReader, readRecords } from './records.js';
+import { idField, idsField, promptOf, type RecordLimits, type RecordReader, readRecords } from './records.js';
 
 const weight = z.number().min(0).optional();
 const prompt = { prompt: z.string().optional(), prompt_ids: idsField.optional() };
@@ -48,12 +48,12 @@ export async function readPreferenceTrees(path: string, limits: RecordLimits): P
 
 function readPair(reader: RecordReader<PairRecord>): PreferenceTree {
   const { record } = reader;
-  const promptIds = readPrompt(reader);
+  const promptIds = promptOf(reader);
   const context = record.initial_reason_steps
     ? [...promptIds, ...reader.text('initial_reason_steps', record.initial_reason_steps)]
     : promptIds;
-  const chosen = completion(reader, 'chosen', record.chosen, record.chosen_ids);
-  const rejected = completion(reader, 'rejected', record.rejected, record.rejected_ids);
+  const chosen = reader.required('chosen', record.chosen, record.chosen_ids);
+  const rejected = reader.required('rejected', record.rejected, record.rejected_ids);
   differ(reader, 'rejected', chosen, rejected);
   reader.fits('record', { prompt: context.length, 'longer completion': Math.max(chosen.length, rejected.length) });
   return { promptIds: context, steps: [{ chosenIds: chosen, rejected: [withWeight(rejected, record.weight)] }] };
@@ -61,13 +61,13 @@ function readPair(reader: RecordReader<PairRecord>): PreferenceTree {
 
 function readTree(reader: RecordReader<TreeRecord>): PreferenceTree {
   const { record } = reader;
-  const promptIds = readPrompt(reader);
+  const promptIds = promptOf(reader);
   const steps: PreferenceStep[] = [];
   let context = promptIds.length;
   let pairs = 0;
   for (const [k, step] of record.steps.entries()) {
     const name = `steps[${k}].`;
-    const chosenIds = completion(reader, `${name}chosen`, step.chosen, step.chosen_ids);
+    const chosenIds = reader.required(`${name}chosen`, step.chosen, step.chosen_ids);
     const rejected = step.rejected.map((candidate, i) => {
       const field = `${name}rejected[${i}]`;
       const ids = candidate.ids ? reader.checkIds(`${field}.ids`, candidate.ids) : undefined;
@@ -85,24 +85,6 @@ function readTree(reader: RecordReader<TreeRecord>): PreferenceTree {
   }
   if (pairs === 0) throw reader.error('steps', 'expected at least one rejected step, got none');
   return { promptIds, steps };
-}
-
-function readPrompt(reader: RecordReader<PairRecord | TreeRecord>): number[] {
-  const { prompt: text, prompt_ids: ids } = reader.record;
-  const prompt = reader.field('prompt', text, ids, { special: true });
-  if (!prompt) throw reader.missing('prompt');
-  return reader.notEmpty(ids ? 'prompt_ids' : 'prompt', prompt);
-}
-
-function completion<T>(
-  reader: RecordReader<T>,
-  name: string,
-  text: string | undefined,
-  ids: number[] | undefined,
-): number[] {
-  const found = reader.field(name, text, ids);
-  if (!found) throw reader.missing(name);
-  return reader.notEmpty(ids ? `${name}_ids` : name, found);
 }
 
 function differ<T>(reader: RecordReader<T>, field: string, chosen: number[], rejected: number[]): void {

@@ -50,6 +50,18 @@ export class RecordReader<T> {
     return this.text(name, text, options);
   }
 
+  /** As `field`, but it must be there and hold a token. */
+  required(
+    name: string,
+    text: string | undefined,
+    ids: number[] | undefined,
+    options: { special?: boolean } = {},
+  ): number[] {
+    const found = this.field(name, text, ids, options);
+    if (!found) throw this.error(name, `expected text, or ids as ${name}_ids, which is missing`);
+    return this.notEmpty(ids ? `${name}_ids` : name, found);
+  }
+
   text(field: string, text: string, options: { special?: boolean } = {}): number[] {
     return this.codec(field).encode(text, options.special ? { special: true } : { continuation: true });
   }
@@ -58,10 +70,6 @@ export class RecordReader<T> {
     if (this.limits.codec) return this.limits.codec;
     const directory = this.limits.directory;
     throw this.error(field, `expected token ids (${field}_ids), got text, and ${directory} has no tokenizer.json`);
-  }
-
-  missing(name: string): StepwardError {
-    return this.error(name, `expected text, or ids as ${name}_ids, which is missing`);
   }
 
   checkIds(field: string, ids: number[]): number[] {
@@ -155,11 +163,12 @@ export async function readGenerateRecords(path: string, limits: RecordLimits): P
   return records;
 }
 
-function promptOf(reader: RecordReader<{ prompt?: string | undefined; prompt_ids?: number[] | undefined }>): number[] {
+/** The prompt of any record that has one. */
+export function promptOf(
+  reader: RecordReader<{ prompt?: string | undefined; prompt_ids?: number[] | undefined }>,
+): number[] {
   const { prompt, prompt_ids } = reader.record;
-  const ids = reader.field('prompt', prompt, prompt_ids, { special: true });
-  if (!ids) throw reader.missing('prompt');
-  return reader.notEmpty(prompt_ids ? 'prompt_ids' : 'prompt', ids);
+  return reader.required('prompt', prompt, prompt_ids, { special: true });
 }
 
 function listOf<T>(

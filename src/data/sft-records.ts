@@ -4,7 +4,7 @@
 import { z } from 'zod';
 import type { SftExample } from '../training/types.js';
 import type { ChatMessage, TextCodec } from './codec.js';
-import { idField, idsField, type RecordLimits, type RecordReader, readRecords } from './records.js';
+import { idField, idsField, promptOf, type RecordLimits, type RecordReader, readRecords } from './records.js';
 
 const completionSchema = z.looseObject({
   id: idField,
@@ -50,12 +50,8 @@ export async function readSftExamples(
 
 function readCompletion(reader: RecordReader<CompletionRecord>, appendEos: boolean): SftExample {
   const { record } = reader;
-  const promptIds = reader.field('prompt', record.prompt, record.prompt_ids, { special: true });
-  if (!promptIds) throw reader.missing('prompt');
-  reader.notEmpty(record.prompt_ids ? 'prompt_ids' : 'prompt', promptIds);
-  const given = reader.field('completion', record.completion, record.completion_ids);
-  if (!given) throw reader.missing('completion');
-  reader.notEmpty(record.completion_ids ? 'completion_ids' : 'completion', given);
+  const promptIds = promptOf(reader);
+  const given = reader.required('completion', record.completion, record.completion_ids);
   const completion = record.completion_ids || !appendEos ? given : withEos(reader, given);
   reader.fits('record', { prompt: promptIds.length, completion: completion.length });
   return {

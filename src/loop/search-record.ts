@@ -77,17 +77,16 @@ function candidateRecord({ ids, text, logprob, count, wins, finish }: Candidate)
   return { ids, text, logprob: round(logprob), count, wins, finish };
 }
 
-export function verdictRecord({ first, second, winner, pFirst, critique }: Verdict): VerdictRecord {
-  return {
-    first,
-    second,
-    winner,
-    p_first: pFirst === null ? null : round(pFirst),
-    ...(critique === undefined ? {} : { critique }),
-  };
+function verdictRecord({ first, second, winner, ...answer }: Verdict): VerdictRecord {
+  return { first, second, winner, ...answerRecord(answer) };
+}
+
+/** What files hold of an answer beside its winner. */
+export function answerRecord({ pFirst, critique }: Pick<Verdict, 'pFirst' | 'critique'>) {
+  return { p_first: pFirst === null ? null : round(pFirst), ...(critique === undefined ? {} : { critique }) };
 }
 
 /** Six decimals: what float32 log-probs hold, at half the size. */
-export function round(value: number): number {
+function round(value: number): number {
   return Number(value.toFixed(6));
 }

@@ -1,9 +1,8 @@
 // Guards: the signs that a run is about to harm its model. Each check returns a message, or undefined where all is well.
 
 import type { GuardConfig } from '../config/recipe.js';
+import { percent } from '../data/percent.js';
 import type { StepMetrics } from '../training/types.js';
-
-const percent = (share: number) => `${(100 * share).toFixed(1)}%`;
 
 /** Judge accuracy of M(n) on held-out pairs, and that of the model before it. */
 export function judgeGuard(config: GuardConfig, accuracy: number, previous: number | undefined): string | undefined {

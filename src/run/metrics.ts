@@ -2,6 +2,7 @@
 
 import { rmSync } from 'node:fs';
 import { JsonlWriter } from '../data/jsonl.js';
+import { percent } from '../data/percent.js';
 import type { Evaluation, SearchSummary } from '../loop/iteration.js';
 import type { ModelFolder } from './folder.js';
 
@@ -54,7 +55,6 @@ export function writeMetrics(path: string, metrics: readonly ModelMetrics[]): vo
 /** "M2: accuracy ...", for the reader. */
 export function describeModel(metrics: ModelMetrics): string {
   const { model, accuracy, n, judge_accuracy, pairs, seconds } = metrics;
-  const percent = (share: number | null) => (share === null ? '-' : `${(100 * share).toFixed(1)}%`);
   const trained = pairs > 0 ? `, from ${pairs} pairs` : '';
   return `${model}: accuracy ${percent(accuracy)} on ${n} held-out problems, judge accuracy ${percent(judge_accuracy)}${trained} (${seconds.toFixed(1)} s)`;
 }

@@ -10,15 +10,17 @@ export type ResolvedPreference = ResolvedOptimizer &
   Required<Pick<PreferenceOptions, 'beta' | 'loss' | 'labelSmoothing' | 'sftWeight'>>;
 
 export const LORA_TARGETS = ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj'];
-const LOSSES = ['sigmoid', 'ipo', 'hinge', 'robust', 'sigmoid_norm'] as const;
+export const LOSSES = ['sigmoid', 'ipo', 'hinge', 'robust', 'sigmoid_norm'] as const;
+export const OPTIMIZERS = ['adamw', 'sgd'] as const;
+export const SCHEDULES = ['constant', 'linear', 'cosine'] as const;
 
 /** Throws INVALID_ARGUMENT naming the option. */
 export function resolveOptimizer(given: OptimizerOptions, defaultLearningRate: number): ResolvedOptimizer {
   const optimizer = given.optimizer ?? 'adamw';
   const resolved: ResolvedOptimizer = {
-    optimizer: oneOf('optimizer', optimizer, ['adamw', 'sgd']),
+    optimizer: oneOf('optimizer', optimizer, OPTIMIZERS),
     learningRate: atLeast('learning rate', given.learningRate ?? defaultLearningRate, 0),
-    schedule: oneOf('schedule', given.schedule ?? 'linear', ['constant', 'linear', 'cosine']),
+    schedule: oneOf('schedule', given.schedule ?? 'linear', SCHEDULES),
     warmup: atLeast('warmup', given.warmup ?? 0, 0),
     batchSize: integer('batch size', given.batchSize ?? 32, 1),
     epochs: above('epochs', given.epochs ?? 1, 0),
