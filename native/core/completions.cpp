@@ -19,9 +19,11 @@ void check_completions(const Model& model, const PreferenceBatch& batch) {
     fail(ErrorCode::INVALID_ARGUMENT, "completionOffsets: expected at least one completion, running from 0 to ",
          batch.completion_segments.size());
   }
-  for (int64_t c = 0; c < completions; ++c) {
-    if (batch.completion_offsets[c] > batch.completion_offsets[c + 1])
-      fail(ErrorCode::INVALID_ARGUMENT, "completionOffsets: completion ", c, " ends before it starts");
+  for (int64_t c = 1; c <= completions; ++c) {
+    if (batch.completion_offsets[c] < batch.completion_offsets[c - 1]) {
+      fail(ErrorCode::INVALID_ARGUMENT, "batch.completionOffsets[", c, "]: expected at least the entry before it, got ",
+           batch.completion_offsets[c]);
+    }
   }
   for (int32_t segment : batch.completion_segments) {
     if (segment < 0 || segment >= batch.forest.num_segments())

@@ -12,8 +12,6 @@
 namespace stepward {
 namespace {
 
-constexpr int64_t kPrefillTokens = 8192;  // tokens of one prefill pass, where trees allow
-
 // Cached tokens to make room for at first; the cache grows when generation runs longer.
 int64_t first_capacity(const std::vector<DecodeRow>& rows, int32_t max_new_tokens) {
   int64_t longest = 0;
@@ -61,7 +59,7 @@ at::Tensor DecodeWave::prefill() {
   for (const DecodeRow& row : rows_) nodes.push_back(request_.nodes[row.node]);
   const Forest forest = keep_paths(request_.forest, nodes, moved);
   at::Tensor hidden;
-  for (const TreeRange& range : tree_batches(forest, kPrefillTokens)) {
+  for (const TreeRange& range : tree_batches(forest, kForwardTokens)) {
     cancel_.check();
     const Forest part = slice_trees(forest, range);
     const PackedForest packed = pack_forest(part);

@@ -49,6 +49,23 @@ void validate_forest(const Forest& forest, int64_t vocab_size, int64_t max_posit
   }
 }
 
+void validate_nodes(const Forest& forest, const std::vector<int32_t>& nodes) {
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    if (nodes[i] < 0 || nodes[i] >= forest.num_segments()) {
+      fail(ErrorCode::INVALID_ARGUMENT, "nodes: entry ", i, " is ", nodes[i], ", expected a segment in [0, ",
+           forest.num_segments(), ")");
+    }
+  }
+}
+
+void validate_ids(const char* name, const std::vector<int32_t>& ids, int64_t vocab_size) {
+  for (int32_t id : ids) {
+    if (id < 0 || id >= vocab_size) {
+      fail(ErrorCode::TOKEN_OUT_OF_RANGE, name, ": ", id, " is not in [0, ", vocab_size, ")");
+    }
+  }
+}
+
 PackedForest pack_forest(const Forest& forest) {
   const int32_t segments = static_cast<int32_t>(forest.num_segments());
   const int64_t tokens = forest.num_tokens();

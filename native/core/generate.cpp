@@ -31,16 +31,8 @@ void check(const Model& model, const GenerateRequest& request) {
          "0 to maxNewTokens", request.min_new_tokens);
   expect(request.tree_keys.size() == request.nodes.size(), "treeKeys", "one entry per node", request.tree_keys.size());
   expect(request.steps.size() == request.nodes.size(), "steps", "one entry per node", request.steps.size());
-  for (int32_t id : request.eos_ids) {
-    if (id < 0 || id >= config.vocab_size)
-      fail(ErrorCode::TOKEN_OUT_OF_RANGE, "eosIds: ", id, " is not in [0, ", config.vocab_size, ")");
-  }
-  for (size_t i = 0; i < request.nodes.size(); ++i) {
-    if (request.nodes[i] < 0 || request.nodes[i] >= request.forest.num_segments()) {
-      fail(ErrorCode::INVALID_ARGUMENT, "nodes: entry ", i, " is ", request.nodes[i], ", expected a segment in [0, ",
-           request.forest.num_segments(), ")");
-    }
-  }
+  validate_ids("eosIds", request.eos_ids, config.vocab_size);
+  validate_nodes(request.forest, request.nodes);
 }
 
 }  // namespace

@@ -61,6 +61,36 @@ at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& 
 
 }  // namespace
 
+template <typename M, typename Use>
+void Model::each_weight(M& model, const Use& use) {
+  const ModelConfig& config = model.config_;
+  const auto use_linear = [&](const std::string& name, auto& linear, bool bias) {
+    use(name + ".weight", linear.weight);
+    if (bias) use(name + ".bias", linear.bias);
+  };
+  use("model.embed_tokens.weight", model.embedding_);
+  use("model.norm.weight", model.final_norm_);
+  if (!config.tie_word_embeddings) use("lm_head.weight", model.head_);
+  for (size_t i = 0; i < model.layers_.size(); ++i) {
+    auto& w = model.layers_[i];
+    const std::string layer = "model.layers." + std::to_string(i) + ".", attention = layer + "self_attn.",
+                      mlp = layer + "mlp.";
+    use(layer + "input_layernorm.weight", w.input_norm);
+    use(layer + "post_attention_layernorm.weight", w.post_attention_norm);
+    use_linear(attention + "q_proj", w.q, config.qkv_bias);
+    use_linear(attention + "k_proj", w.k, config.qkv_bias);
+    use_linear(attention + "v_proj", w.v, config.qkv_bias);
+    use_linear(attention + "o_proj", w.o, config.o_bias);
+    if (config.qk_norm) {
+      use(attention + "q_norm.weight", w.q_norm);
+      use(attention + "k_norm.weight", w.k_norm);
+    }
+    use_linear(mlp + "gate_proj", w.gate, config.mlp_bias);
+    use_linear(mlp + "up_proj", w.up, config.mlp_bias);
+    use_linear(mlp + "down_proj", w.down, config.mlp_bias);
+  }
+}
+
 std::unique_ptr<Model> Model::load(const ModelOptions& options) {
   const at::Device device = resolve_device(options.device);
   const at::ScalarType dtype = resolve_dtype(options.dtype, device);
@@ -70,38 +100,14 @@ std::unique_ptr<Model> Model::load(const ModelOptions& options) {
   const ModelConfig& config = model->config_;
   TensorMap weights = options.init_seed ? init_weights(config, *options.init_seed, dtype)
                                         : load_weights(options.directory, config, dtype);
-  const auto take = [&](const std::string& name) {
+  model->layers_.resize(config.num_layers);
+  model->each_weight(*model, [&](const std::string& name, at::Tensor& tensor) {
     const auto found = weights.find(name);
     if (found == weights.end())
       fail(ErrorCode::CHECKPOINT_INVALID, options.directory.string(), ": tensor ", name, " is missing");
-    return found->second.to(device);
-  };
-  const auto take_linear = [&](const std::string& name, bool bias) {
-    return Linear{take(name + ".weight"), bias ? take(name + ".bias") : at::Tensor(), std::nullopt};
-  };
-
-  model->embedding_ = take("model.embed_tokens.weight");
-  model->final_norm_ = take("model.norm.weight");
-  model->head_ = config.tie_word_embeddings ? model->embedding_ : take("lm_head.weight");
-  for (int64_t i = 0; i < config.num_layers; ++i) {
-    const std::string layer = "model.layers." + std::to_string(i) + ".", attention = layer + "self_attn.",
-                      mlp = layer + "mlp.";
-    LayerWeights w;
-    w.input_norm = take(layer + "input_layernorm.weight");
-    w.post_attention_norm = take(layer + "post_attention_layernorm.weight");
-    w.q = take_linear(attention + "q_proj", config.qkv_bias);
-    w.k = take_linear(attention + "k_proj", config.qkv_bias);
-    w.v = take_linear(attention + "v_proj", config.qkv_bias);
-    w.o = take_linear(attention + "o_proj", config.o_bias);
-    if (config.qk_norm) {
-      w.q_norm = take(attention + "q_norm.weight");
-      w.k_norm = take(attention + "k_norm.weight");
-    }
-    w.gate = take_linear(mlp + "gate_proj", config.mlp_bias);
-    w.up = take_linear(mlp + "up_proj", config.mlp_bias);
-    w.down = take_linear(mlp + "down_proj", config.mlp_bias);
-    model->layers_.push_back(std::move(w));
-  }
+    tensor = found->second.to(device);
+  });
+  if (config.tie_word_embeddings) model->head_ = model->embedding_;
   const RopeTable rope = rope_table(config);
   model->inv_freq_ = at::tensor(rope.inv_freq, at::kFloat).to(device);
   model->rope_scaling_ = rope.attention_scaling;
@@ -117,32 +123,7 @@ at::ScalarType Model::dtype() const {
 
 TensorMap Model::weights() const {
   TensorMap map;
-  const auto put = [&](const std::string& name, const at::Tensor& tensor) {
-    if (tensor.defined()) map.emplace(name, tensor);
-  };
-  const auto put_linear = [&](const std::string& name, const Linear& linear) {
-    put(name + ".weight", linear.weight);
-    put(name + ".bias", linear.bias);
-  };
-  put("model.embed_tokens.weight", embedding_);
-  put("model.norm.weight", final_norm_);
-  if (!config_.tie_word_embeddings) put("lm_head.weight", head_);
-  for (size_t i = 0; i < layers_.size(); ++i) {
-    const LayerWeights& w = layers_[i];
-    const std::string layer = "model.layers." + std::to_string(i) + ".", attention = layer + "self_attn.",
-                      mlp = layer + "mlp.";
-    put(layer + "input_layernorm.weight", w.input_norm);
-    put(layer + "post_attention_layernorm.weight", w.post_attention_norm);
-    put_linear(attention + "q_proj", w.q);
-    put_linear(attention + "k_proj", w.k);
-    put_linear(attention + "v_proj", w.v);
-    put_linear(attention + "o_proj", w.o);
-    put(attention + "q_norm.weight", w.q_norm);
-    put(attention + "k_norm.weight", w.k_norm);
-    put_linear(mlp + "gate_proj", w.gate);
-    put_linear(mlp + "up_proj", w.up);
-    put_linear(mlp + "down_proj", w.down);
-  }
+  each_weight(*this, [&](const std::string& name, const at::Tensor& tensor) { map.emplace(name, tensor); });
   return map;
 }
 

@@ -16,21 +16,12 @@ ReadoutResult readout(const Model& model, const Forest& forest, const std::vecto
                       const std::vector<int32_t>& labels, const CancelFlag& cancel) {
   at::NoGradGuard no_grad;
   validate_forest(forest, model.config().vocab_size, model.config().max_positions);
-  for (int32_t label : labels) {
-    if (label < 0 || label >= model.config().vocab_size) {
-      fail(ErrorCode::TOKEN_OUT_OF_RANGE, "labels: ", label, " is not in [0, ", model.config().vocab_size, ")");
-    }
-  }
+  validate_ids("labels", labels, model.config().vocab_size);
+  validate_nodes(forest, nodes);
   const int64_t count = static_cast<int64_t>(labels.size());
   ReadoutResult result;
   result.logprobs.resize(nodes.size() * labels.size());
-  for (size_t i = 0; i < nodes.size(); ++i) {
-    if (nodes[i] < 0 || nodes[i] >= forest.num_segments()) {
-      fail(ErrorCode::INVALID_ARGUMENT, "nodes: entry ", i, " is ", nodes[i], ", expected a segment in [0, ",
-           forest.num_segments(), ")");
-    }
-  }
-  for (const TreeRange& range : tree_batches(forest, 8192)) {
+  for (const TreeRange& range : tree_batches(forest, kForwardTokens)) {
     cancel.check();
     const Forest part = slice_trees(forest, range);
     const PackedForest packed = pack_forest(part);

@@ -18,6 +18,7 @@ ForestLogprobs forest_logprobs(const Model& model, const Forest& forest, const s
   for (int64_t t = 0; t < forest.num_tokens(); ++t) {
     if (!scored[packed.segment[t]] || packed.source[t] < 0) continue;
     result.tokens.push_back(t);
+    result.segments.push_back(packed.segment[t]);
     sources.push_back(packed.source[t]);
     targets.push_back(forest.tokens[t]);
   }

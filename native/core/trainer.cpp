@@ -152,10 +152,10 @@ SftResult Trainer::accumulate(const SftBatch& batch, const CancelFlag& cancel) {
     result.scored_tokens = static_cast<int64_t>(tokens.tokens.size());
     result.computed_tokens = batch.forest.num_tokens();
     if (result.scored_tokens == 0) return result;
-    const PackedForest packed = pack_forest(batch.forest);
     std::vector<float> weights;
-    for (int64_t token : tokens.tokens)
-      weights.push_back(static_cast<float>(-batch.segment_weight[packed.segment[token]] / batch.token_norm));
+    for (int32_t segment : tokens.segments) {
+      weights.push_back(static_cast<float>(-batch.segment_weight[segment] / batch.token_norm));
+    }
     const at::Tensor grad = float_tensor(weights, model.device());
     result.loss = (tokens.values.detach().to(at::kDouble) * grad).sum().item<double>();
     if (!std::isfinite(result.loss)) fail(ErrorCode::NUMERICAL, "the SFT loss is ", result.loss);

@@ -41,11 +41,20 @@ struct PackedForest {
   int64_t num_trees() const { return static_cast<int64_t>(tree_first.size()) - 1; }
 };
 
+// Checks that each of `nodes` is a segment; INVALID_ARGUMENT names the entry.
+void validate_nodes(const Forest& forest, const std::vector<int32_t>& nodes);
+
+// Checks that each id is in [0, vocab_size); TOKEN_OUT_OF_RANGE names `name` and the id.
+void validate_ids(const char* name, const std::vector<int32_t>& ids, int64_t vocab_size);
+
 // The forest must have passed validate_forest: nothing is checked again here.
 PackedForest pack_forest(const Forest& forest);
 
 // Segments from the root down to `segment`, inclusive.
 std::vector<int32_t> path_to(const Forest& forest, int32_t segment);
+
+// Tokens of one forward pass without gradients, where whole trees allow.
+inline constexpr int64_t kForwardTokens = 8192;
 
 // Consecutive whole trees: segments [first_segment, end_segment).
 struct TreeRange {

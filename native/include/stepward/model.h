@@ -93,6 +93,10 @@ class Model {
   const std::vector<LayerWeights>& layers() const { return layers_; }
 
  private:
+  // Calls use(name, tensor) for every weight that the config has, by Hugging Face name. M is Model or const Model.
+  template <typename M, typename Use>
+  static void each_weight(M& model, const Use& use);
+
   // x [T, in] -> [T, out], adapter included unless AdaptersOff.
   at::Tensor apply(const Linear& linear, const at::Tensor& x) const;
 

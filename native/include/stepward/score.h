@@ -18,8 +18,9 @@ namespace stepward {
 at::Tensor selected_logprobs(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets);
 
 struct ForestLogprobs {
-  at::Tensor values;            // [n] f32, differentiable where grad mode is on
-  std::vector<int64_t> tokens;  // [n] the token each value belongs to, ascending
+  at::Tensor values;              // [n] f32, differentiable where grad mode is on
+  std::vector<int64_t> tokens;    // [n] the token each value belongs to, ascending
+  std::vector<int32_t> segments;  // [n] that token's segment
 };
 
 // Log-probs of all tokens of the segments marked in `scored` [S], each conditioned on its path. A root's first token is

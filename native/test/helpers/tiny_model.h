@@ -1,41 +1,22 @@
 // Small random models and forests for the core's tests.
 #pragma once
 
-#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <random>
 #include <string>
 
-#include <unistd.h>
-
+#include "helpers/temp_dir.h"
 #include "stepward/forest.h"
 #include "stepward/model.h"
 
 namespace stepward::testing {
 
-// A folder of its own, removed with all it holds.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    static int count = 0;
-    path_ = std::filesystem::temp_directory_path() /
-            ("stepward-test-" + std::to_string(getpid()) + "-" + std::to_string(count++));
-    std::filesystem::create_directories(path_);
-  }
-  ~TemporaryFolder() { std::filesystem::remove_all(path_); }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
-
 // Two layers, hidden 32, 4 heads over 2 KV heads, vocabulary 61; `extra` adds or replaces keys: "\"sliding_window\":
 // 6".
 inline std::unique_ptr<Model> tiny_model(const std::string& family = "llama", const std::string& extra = "",
                                          uint64_t seed = 1) {
-  TemporaryFolder folder;
+  const TempDir folder;
   const std::string architecture = family == "llama"     ? "Llama"
                                    : family == "mistral" ? "Mistral"
                                    : family == "qwen2"   ? "Qwen2"
