@@ -89,18 +89,16 @@ export function runCommand<O extends { json?: boolean }>(
     const command = args.at(-1) as Command;
     const options = command.opts<O>();
     const { createLog } = await import('../log.js');
-    const signals = watchSignals();
-    const context = { signal: signals.signal, log: createLog() };
+    const signal = interruption();
+    const context = { signal, log: createLog() };
     try {
       const summary = await run(options, context, ...(args.slice(0, -2) as never[]));
       if (options.json) await writeStdout(`${JSON.stringify(summary)}\n`);
     } catch (thrown) {
-      const error = signals.signal.aborted ? cancelled(thrown) : toStepwardError(thrown);
+      const error = signal.aborted ? cancelled(thrown) : toStepwardError(thrown);
       process.exitCode = error.exitCode;
       printError(error);
       if (options.json) await writeError(error);
-    } finally {
-      signals.dispose();
     }
   };
 }
@@ -123,8 +121,11 @@ export function writeError({ code, message }: StepwardError): Promise<void> {
   return writeStdout(`${JSON.stringify({ error: { code, message } })}\n`);
 }
 
-/** The first SIGINT or SIGTERM aborts the signal, the second ends the process. */
-function watchSignals(): { signal: AbortSignal; dispose(): void } {
+/**
+ * Aborts at the first SIGINT or SIGTERM; the second ends the process. The handlers stay until the process is gone:
+ * without them a second signal that comes while the work is being given up would kill it instead of ending it with 130.
+ */
+function interruption(): AbortSignal {
   const controller = new AbortController();
   const onSignal = (): void => {
     if (controller.signal.aborted) process.exit(130);
@@ -132,10 +133,7 @@ function watchSignals(): { signal: AbortSignal; dispose(): void } {
     controller.abort(new StepwardError('CANCELLED', 'interrupted'));
   };
   process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
-  return {
-    signal: controller.signal,
-    dispose: () => void process.off('SIGINT', onSignal).off('SIGTERM', onSignal),
-  };
+  return controller.signal;
 }
 
 export function writeStdout(text: string): Promise<void> {
