@@ -11,7 +11,7 @@ export {
 export { type LoadedRecipe, loadRecipe } from './config/load.js';
 export { type Recipe, recipeSchema } from './config/recipe.js';
 export type { ChatMessage, TextCodec } from './data/codec.js';
-export { ForestBuilder, PrefixForest } from './data/forest.js';
+export { ForestBuilder, PathForest, PrefixForest } from './data/forest.js';
 export { type JsonLine, JsonlWriter, readJsonl } from './data/jsonl.js';
 export { readPreferenceTrees } from './data/preference-records.js';
 export { readSftExamples } from './data/sft-records.js';
@@ -30,22 +30,29 @@ export { type SearchOptions, type SearchProgress, searchSteps } from './loop/sea
 export { type Choice, select } from './loop/select.js';
 export type { Candidate, SearchStep, SearchTree, Verdict } from './loop/types.js';
 export { Engine } from './native/engine.js';
+export { TokenTree } from './native/token-tree.js';
 export { type SystemInfo, setThreads, systemInfo } from './native/system.js';
 export { Trainer } from './native/trainer.js';
 export type {
   EngineLike,
   EngineOptions,
   ForestData,
+  ForkRequest,
+  ForkResult,
   GenerateRequest,
   GenerateResult,
   ModelInfo,
+  NodeNumber,
   PreferenceBatch,
   PreferenceLossKind,
   PreferenceResult,
   ReadoutResult,
+  RequestOptions,
+  RolloutCounters,
   ScoreResult,
   SftBatch,
   SftResult,
+  TokenTreeLike,
   TrainerLike,
   TrainerOptions,
 } from './native/types.js';

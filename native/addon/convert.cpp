@@ -28,6 +28,11 @@ struct ArrayType<float> {
   static constexpr const char* name = "a Float32Array";
 };
 template <>
+struct ArrayType<double> {
+  static constexpr napi_typedarray_type kind = napi_float64_array;
+  static constexpr const char* name = "a Float64Array";
+};
+template <>
 struct ArrayType<uint64_t> {
   static constexpr napi_typedarray_type kind = napi_biguint64_array;
   static constexpr const char* name = "a BigUint64Array";
@@ -110,6 +115,11 @@ uint64_t Field::uint64() const {
   return number;
 }
 
+bool Field::boolean() const {
+  if (!value_.IsBoolean()) wrong("a boolean");
+  return value_.As<Napi::Boolean>().Value();
+}
+
 std::string Field::text() const {
   if (!value_.IsString()) wrong("a string");
   return value_.As<Napi::String>().Utf8Value();
@@ -145,6 +155,7 @@ std::vector<T> Field::array(size_t length, const char* counted) const {
 template std::vector<int32_t> Field::array() const;
 template std::vector<uint8_t> Field::array() const;
 template std::vector<float> Field::array() const;
+template std::vector<double> Field::array() const;
 template std::vector<uint64_t> Field::array() const;
 template std::vector<int32_t> Field::array(size_t, const char*) const;
 template std::vector<uint8_t> Field::array(size_t, const char*) const;

@@ -23,10 +23,11 @@ class Field {
   double number() const;  // finite
   int64_t integer(int64_t lowest, int64_t highest) const;
   uint64_t uint64() const;  // a bigint in [0, 2^64)
+  bool boolean() const;
   std::string text() const;
   std::vector<std::string> texts() const;
 
-  // Int32Array, Uint8Array, Float32Array or BigUint64Array for int32_t, uint8_t, float, uint64_t.
+  // Int32Array, Uint8Array, Float32Array, Float64Array or BigUint64Array for int32_t, uint8_t, float, double, uint64_t.
   template <typename T>
   std::vector<T> array() const;
   // The same, of exactly `length` elements.

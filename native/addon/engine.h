@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <map>
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "addon/engine_thread.h"
@@ -21,16 +23,26 @@ struct ModelSummary {
   std::vector<int32_t> eos_ids;
 };
 
+// A node as JavaScript numbers it. Making it may have failed: then whoever uses it is told why.
+struct NumberedNode {
+  NodeId id = 0;
+  std::exception_ptr failure;
+};
+
 struct Engine {
-  explicit Engine(std::function<void(JobPtr)> done) : thread(std::move(done), [this] { free_tensors(); }) {}
+  explicit Engine(std::function<void(JobPtr)> done)
+      : thread(std::move(done), [this] { return rollout && rollout->step(); }, [this] { free_tensors(); }) {}
 
   // --- engine thread only ---
   std::unique_ptr<Model> model;
+  std::unique_ptr<Rollout> rollout;  // refers to the model
+  std::unordered_map<int64_t, NumberedNode> nodes;
   TokenBytes token_bytes;
   std::map<uint64_t, std::unique_ptr<Trainer>> trainers;  // by the id in their handles
 
   void free_tensors() {
-    trainers.clear();  // they refer to the model
+    trainers.clear();  // they and the rollout engine refer to the model
+    rollout.reset();
     model.reset();
   }
 
@@ -40,7 +52,7 @@ struct Engine {
   // The engine handle, each trainer handle, and each load or createTrainer under way. 0: about to end.
   int users = 0;
   uint64_t last_trainer = 0;
-  int64_t kv_budget_bytes = 0;  // set before the first job
+  int64_t last_node = 0;  // numbers given to nodes
 
   EngineThread thread;  // last: its thread uses the members above
 };

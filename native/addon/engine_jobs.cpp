@@ -7,10 +7,10 @@
 #include "addon/exports.h"
 #include "addon/handles.h"
 #include "addon/instance.h"
+#include "addon/rollout_values.h"
 #include "core/weights_hash.h"
 #include "stepward/error.h"
 #include "stepward/rollout.h"
-#include "stepward/score.h"
 
 namespace stepward::addon {
 namespace {
@@ -52,30 +52,16 @@ GenerateRequest read_generate_request(const Field& field) {
   request.forest = field["forest"].forest();
   request.nodes = field["nodes"].array<int32_t>();
   request.samples = static_cast<int32_t>(field["samples"].integer(1, kInt32Max));
-  request.seed = field["seed"].uint64();
   request.tree_keys = field["treeKeys"].array<uint64_t>(request.nodes.size(), "one per node");
   request.steps = field["steps"].array<int32_t>(request.nodes.size(), "one per node");
   request.first_candidate = static_cast<int32_t>(field["firstCandidate"].integer(0, kInt32Max));
-  request.temperature = static_cast<float>(field["temperature"].number());
-  request.top_p = static_cast<float>(field["topP"].number());
-  request.top_k = static_cast<int32_t>(field["topK"].integer(0, kInt32Max));
-  request.min_new_tokens = static_cast<int32_t>(field["minNewTokens"].integer(0, kInt32Max));
-  request.max_new_tokens = static_cast<int32_t>(field["maxNewTokens"].integer(1, kInt32Max));
-  request.eos_ids = field["eosIds"].array<int32_t>();
-  request.stop = field["stop"].texts();
+  request.sampling = read_sampling(field);
   return request;
 }
 
 Napi::Value generated(Napi::Env env, const GenerateResult& result) {
   auto out = Napi::Object::New(env);
-  out.Set("tokens", to_js(env, result.tokens));
-  out.Set("offsets", to_js(env, result.offsets));
-  out.Set("logprobs", to_js(env, result.logprobs));
-  out.Set("samplingLogprobs", to_js(env, result.sampling_logprobs));
-  out.Set("logKept", to_js(env, result.log_kept));
-  std::vector<uint8_t> finish;
-  for (const Finish f : result.finish) finish.push_back(static_cast<uint8_t>(f));
-  out.Set("finish", to_js(env, finish));
+  set_candidates(out, result.rows);
   out.Set("computedTokens", to_js(env, result.computed_tokens));
   out.Set("prefixFreeTokens", to_js(env, result.prefix_free_tokens));
   return out;
@@ -90,19 +76,21 @@ Napi::Value load_model(const Napi::CallbackInfo& info) {
   options.device = field["device"].text();
   options.dtype = field["dtype"].text();
   if (const Field seed = field["initSeed"]; seed.present()) options.init_seed = seed.uint64();
-  const int64_t kv_budget_bytes = field["kvBudgetBytes"].integer(1, kSafeInteger);
+  RolloutOptions rollout_options;
+  rollout_options.kv_budget_bytes = field["kvBudgetBytes"].integer(1, kSafeInteger);
+  rollout_options.share = field["sharePrefixes"].boolean();
   const auto cancel = cancel_flag_of(info[1], "cancel");
 
   const auto& instance = Instance::of(info.Env());
   Engine& engine = instance->add_engine();
-  engine.kv_budget_bytes = kv_budget_bytes;
   engine.users = 1;  // until the handle exists, or loading failed
   auto job = make_job(
       info.Env(),
-      [&engine, options = std::move(options), cancel] {
+      [&engine, options = std::move(options), rollout_options, cancel] {
         auto model = Model::load(options);
         cancel->check();
         engine.summary = summarise(*model);
+        engine.rollout = std::make_unique<Rollout>(*model, rollout_options);
         engine.model = std::move(model);
       },
       [&engine](Napi::Env env) { return new_engine_handle(env, engine); });
@@ -168,7 +156,7 @@ Napi::Value generate_rows(const Napi::CallbackInfo& info) {
   auto job = make_job(
       info.Env(),
       [&engine, request = std::move(request), cancel, progress = std::move(progress)] {
-        return generate(*engine.model, engine.token_bytes, request, *cancel, engine.kv_budget_bytes, progress);
+        return generate(*engine.rollout, engine.token_bytes, request, cancel, progress);
       },
       generated);
   *self = job;
@@ -184,7 +172,7 @@ Napi::Value readout_labels(const Napi::CallbackInfo& info) {
       info.Env(),
       [&engine, forest = Field(info[1], "forest").forest(), nodes = Field(info[2], "nodes").array<int32_t>(),
        labels = Field(info[3], "labels").array<int32_t>(),
-       cancel] { return readout(*engine.model, forest, nodes, labels, *cancel); },
+       cancel] { return readout(*engine.rollout, forest, nodes, labels, cancel); },
       [](Napi::Env env, const ReadoutResult& result) {
         auto out = Napi::Object::New(env);
         out.Set("logprobs", to_js(env, result.logprobs));
@@ -200,18 +188,16 @@ Napi::Value score_forest(const Napi::CallbackInfo& info) {
   Engine& engine = engine_of(info[0], "engine");
   Forest forest = Field(info[1], "forest").forest();
   auto scored = Field(info[2], "scored").array<uint8_t>(forest.parents.size(), "one per segment");
-  const int64_t max_tokens = Field(info[3], "maxTokens").integer(1, kSafeInteger);
-  const auto cancel = cancel_flag_of(info[4], "cancel");
-  const int64_t computed_tokens = forest.num_tokens();
+  const auto cancel = cancel_flag_of(info[3], "cancel");
   auto job = make_job(
       info.Env(),
-      [&engine, forest = std::move(forest), scored = std::move(scored), max_tokens, cancel] {
-        return score(*engine.model, forest, scored, max_tokens, *cancel);
+      [&engine, forest = std::move(forest), scored = std::move(scored), cancel] {
+        return score(*engine.rollout, forest, scored, cancel);
       },
-      [computed_tokens](Napi::Env env, const std::vector<float>& logprobs) {
+      [](Napi::Env env, const ScoreResult& result) {
         auto out = Napi::Object::New(env);
-        out.Set("logprobs", to_js(env, logprobs));
-        out.Set("computedTokens", to_js(env, computed_tokens));
+        out.Set("logprobs", to_js(env, result.logprobs));
+        out.Set("computedTokens", to_js(env, result.computed_tokens));
         return out;
       });
   job->cancel = cancel;

@@ -27,8 +27,8 @@ void run(Job& job) {
 
 }  // namespace
 
-EngineThread::EngineThread(std::function<void(JobPtr)> done, std::function<void()> at_exit)
-    : done_(std::move(done)), at_exit_(std::move(at_exit)), thread_([this] { loop(); }) {}
+EngineThread::EngineThread(std::function<void(JobPtr)> done, std::function<bool()> step, std::function<void()> at_exit)
+    : done_(std::move(done)), step_(std::move(step)), at_exit_(std::move(at_exit)), thread_([this] { loop(); }) {}
 
 EngineThread::~EngineThread() {
   join();
@@ -72,6 +72,7 @@ std::vector<JobPtr> EngineThread::abandon() {
     dropped.assign(std::make_move_iterator(queue_.begin()), std::make_move_iterator(queue_.end()));
     queue_.clear();
     if (running_) running_->cancel();
+    abandoned_ = true;
     ending_ = true;
   }
   wake_.notify_one();
@@ -82,10 +83,10 @@ void EngineThread::join() {
   if (thread_.joinable()) thread_.join();
 }
 
-JobPtr EngineThread::next() {
+JobPtr EngineThread::next(bool wait) {
   std::unique_lock lock(mutex_);
   running_ = nullptr;
-  wake_.wait(lock, [this] { return ending_ || !queue_.empty(); });
+  if (wait) wake_.wait(lock, [this] { return ending_ || !queue_.empty(); });
   if (queue_.empty()) return nullptr;
   JobPtr job = std::move(queue_.front());
   queue_.pop_front();
@@ -93,10 +94,30 @@ JobPtr EngineThread::next() {
   return job;
 }
 
+void EngineThread::drain() {
+  while (!abandoned_ && step_()) {
+  }
+}
+
+// Jobs first, so that what they start joins the next step.
 void EngineThread::loop() {
-  while (JobPtr job = next()) {
+  bool stepping = false;
+  while (true) {
+    JobPtr job = next(!stepping);
+    if (job == nullptr) {
+      if (!stepping || abandoned_) break;
+      apply_threads();
+      stepping = step_();
+      continue;
+    }
+    if (job->overlaps) {
+      stepping = true;
+    } else if (stepping) {
+      drain();
+      stepping = false;
+    }
     run(*job);
-    done_(std::move(job));
+    if (!job->ends_later || (job->failure && !job->ended)) done_(std::move(job));  // a start that failed is an end
   }
   at_exit_();
 }

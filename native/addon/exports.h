@@ -19,6 +19,14 @@ Napi::Value score_forest(const Napi::CallbackInfo& info);
 Napi::Value save_model(const Napi::CallbackInfo& info);
 Napi::Value hash_weights(const Napi::CallbackInfo& info);
 
+// rollout_jobs.cpp
+Napi::Value rollout_plant(const Napi::CallbackInfo& info);
+Napi::Value rollout_release(const Napi::CallbackInfo& info);
+Napi::Value rollout_fork(const Napi::CallbackInfo& info);
+Napi::Value rollout_score(const Napi::CallbackInfo& info);
+Napi::Value rollout_readout(const Napi::CallbackInfo& info);
+Napi::Value rollout_counters(const Napi::CallbackInfo& info);
+
 // trainer_jobs.cpp
 Napi::Value create_trainer(const Napi::CallbackInfo& info);
 Napi::Value accumulate_preference(const Napi::CallbackInfo& info);

@@ -46,6 +46,10 @@ Napi::Promise Instance::submit(Engine& engine, JobPtr job) {
   return promise;
 }
 
+void Instance::send(Engine& engine, JobPtr job) {
+  engine.thread.push(std::move(job));
+}
+
 void Instance::release(Engine& engine, std::function<void()> cleanup, std::optional<Napi::Promise::Deferred> deferred) {
   const bool last = --engine.users == 0;
   auto job = std::make_shared<Job>();

@@ -26,6 +26,8 @@ class Instance : public std::enable_shared_from_this<Instance> {
   Engine& add_engine();
   // Queues a job; the returned promise settles with it. While a promise is pending the process stays alive.
   Napi::Promise submit(Engine& engine, JobPtr job);
+  // Queues a job that nobody waits for.
+  void send(Engine& engine, JobPtr job);
   // One user of the engine less (see Engine): runs `cleanup` on its thread after what is queued; with the last user the
   // model goes too and the thread ends. `deferred`, if any, resolves when that is done.
   void release(Engine& engine, std::function<void()> cleanup, std::optional<Napi::Promise::Deferred> deferred);

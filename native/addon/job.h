@@ -20,6 +20,10 @@ struct Job {
   std::function<void()> settled;                 // last, however the job ended; may be empty
   std::shared_ptr<CancelFlag> cancel;            // may be empty: the job cannot be cancelled
   bool gradients = false;                        // grad mode during `run`
+  // Rollout requests: may start while others are in flight, where any other job waits for them to end; and are over not
+  // after `run` but when the engine has called their end.
+  bool overlaps = false, ends_later = false;
+  bool ended = false;  // engine thread: of a job with ends_later
   std::optional<Napi::Promise::Deferred> deferred;
   std::optional<Failure> failure;  // set by the engine thread, or when cancelled in the queue
 

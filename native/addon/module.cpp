@@ -89,6 +89,13 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   set<promises<save_model>>(exports, "saveModel");
   set<promises<hash_weights>>(exports, "weightsHash");
 
+  set<returns<rollout_plant>>(exports, "rolloutPlant");
+  set<returns<rollout_release>>(exports, "rolloutRelease");
+  set<promises<rollout_fork>>(exports, "rolloutFork");
+  set<promises<rollout_score>>(exports, "rolloutScore");
+  set<promises<rollout_readout>>(exports, "rolloutReadout");
+  set<promises<rollout_counters>>(exports, "rolloutCounters");
+
   set<promises<create_trainer>>(exports, "createTrainer");
   set<promises<accumulate_preference>>(exports, "accumulatePreference");
   set<promises<accumulate_sft>>(exports, "accumulateSft");

@@ -87,6 +87,7 @@ Napi::Value create_trainer(const Napi::CallbackInfo& info) {
         if (!engine.trainers.empty()) {
           fail(ErrorCode::INVALID_ARGUMENT, "createTrainer: the engine has a trainer already; dispose of it first");
         }
+        engine.rollout->release_memory();  // training needs it more
         engine.trainers.emplace(id, std::make_unique<Trainer>(*engine.model, options));
       },
       [&engine, id](Napi::Env env) { return new_trainer_handle(env, engine, id); });

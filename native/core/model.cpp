@@ -176,14 +176,10 @@ at::Tensor Model::forward(const at::Tensor& tokens, const at::Tensor& positions,
   return norm(x, final_norm_).view({count, hidden});
 }
 
-at::Tensor Model::forward(const Forest& forest, const PackedForest& packed, KeyValues* kv) const {
+at::Tensor Model::forward(const Forest& forest, const PackedForest& packed) const {
   const ForestAttention attend(forest, packed, config_, device(), dtype());
   const at::Tensor tokens = index_tensor(forest.tokens, device()), positions = index_tensor(packed.position, device());
   return forward(tokens, positions, [&](int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-    if (kv) {
-      kv->keys.push_back(k);
-      kv->values.push_back(v);
-    }
     return attend(layer, q, k, v);
   });
 }

@@ -2,18 +2,19 @@
 
 #include <algorithm>
 #include <cctype>
+#include <utility>
 
 #include "stepward/error.h"
 
 namespace stepward {
 
-StopText::StopText(const TokenBytes& token_bytes, const std::vector<std::string>& stop)
-    : token_bytes_(token_bytes), stop_(stop) {
-  for (const std::string& text : stop) {
+StopText::StopText(const TokenBytes& token_bytes, std::vector<std::string> stop)
+    : token_bytes_(token_bytes), stop_(std::move(stop)) {
+  for (const std::string& text : stop_) {
     if (text.empty()) fail(ErrorCode::INVALID_ARGUMENT, "stop: a stop text must not be empty");
     longest_ = std::max(longest_, text.size());
   }
-  if (!stop.empty() && token_bytes.offsets.empty()) {
+  if (!stop_.empty() && token_bytes.offsets.empty()) {
     fail(ErrorCode::INVALID_ARGUMENT,
          "stop: stop texts need the texts of the tokens, but the model folder has no tokenizer");
   }

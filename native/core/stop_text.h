@@ -12,7 +12,7 @@ namespace stepward {
 class StopText {
  public:
   // Throws INVALID_ARGUMENT where stop texts are given but the token texts are not, or a stop text is empty.
-  StopText(const TokenBytes& token_bytes, const std::vector<std::string>& stop);
+  StopText(const TokenBytes& token_bytes, std::vector<std::string> stop);
 
   struct State {
     std::string tail;       // as much of the text's end as a stop text could still span
@@ -25,7 +25,7 @@ class StopText {
 
  private:
   const TokenBytes& token_bytes_;
-  const std::vector<std::string>& stop_;
+  std::vector<std::string> stop_;
   size_t longest_ = 0;
 };
 

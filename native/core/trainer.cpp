@@ -86,6 +86,7 @@ Trainer::~Trainer() {
     parameter.tensor.set_requires_grad(false);
   }
   remove_lora(state_->model);
+  state_->model.weights_changed();
 }
 
 PreferenceResult Trainer::accumulate(const PreferenceBatch& batch, const CancelFlag& cancel) {
@@ -176,6 +177,7 @@ std::vector<float> Trainer::reference_logprobs(const PreferenceBatch& batch, con
 double Trainer::apply(double learning_rate) {
   if (!(learning_rate >= 0))
     fail(ErrorCode::INVALID_ARGUMENT, "learningRate: expected a number >= 0, got ", learning_rate);
+  state_->model.weights_changed();
   return state_->optimizer->step(learning_rate);
 }
 
@@ -193,6 +195,7 @@ void Trainer::merge_adapter() {
   if (state_->options.lora.rank == 0 || state_->merged)
     fail(ErrorCode::INVALID_ARGUMENT, "mergeAdapter: this trainer has no LoRA adapter");
   merge_lora(state_->model);
+  state_->model.weights_changed();
   state_->merged = true;
 }
 

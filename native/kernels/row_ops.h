@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 #include <vector>
 
 #include "philox.h"
@@ -49,14 +48,10 @@ struct RowOps {
   void (*scaled_exp)(float* x, int64_t n, float base, float scale);
 };
 
-// The variant in use: the widest the CPU has, or what ATEN_CPU_CAPABILITY (default, avx2, avx512) caps it to.
+// The variant of isa().
 const RowOps& row_ops();
 
 // The variants this CPU can run, narrowest first.
 std::vector<const RowOps*> available_row_ops();
-
-// For tests: uses the variant of that name from now on in every thread; an empty name restores the choice by CPU.
-// Returns false where the CPU lacks it.
-bool use_row_ops(const std::string& name);
 
 }  // namespace stepward::kernels

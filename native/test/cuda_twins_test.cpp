@@ -3,12 +3,11 @@
 
 #ifdef STEPWARD_CUDA
 
-#include <cuda_runtime.h>
-
 #include <cmath>
 #include <limits>
 #include <vector>
 
+#include "helpers/on_device.h"
 #include "helpers/sampler_reference.h"
 #include "kernels/logprob.h"
 #include "kernels/preference_loss.h"
@@ -18,38 +17,6 @@ namespace {
 
 using reference::normal_logits;
 constexpr float kInf = std::numeric_limits<float>::infinity();
-
-// A device copy of a vector, read back with host().
-template <typename T>
-class OnDevice {
- public:
-  explicit OnDevice(const std::vector<T>& values) : size_(values.size()) {
-    EXPECT_EQ(cudaMalloc(&data_, size_ * sizeof(T) + 1), cudaSuccess);
-    EXPECT_EQ(cudaMemcpy(data_, values.data(), size_ * sizeof(T), cudaMemcpyHostToDevice), cudaSuccess);
-  }
-  ~OnDevice() { cudaFree(data_); }
-  OnDevice(const OnDevice&) = delete;
-  OnDevice& operator=(const OnDevice&) = delete;
-
-  T* get() const { return static_cast<T*>(data_); }
-  std::vector<T> host() const {
-    std::vector<T> values(size_);
-    EXPECT_EQ(cudaMemcpy(values.data(), data_, size_ * sizeof(T), cudaMemcpyDeviceToHost), cudaSuccess);
-    return values;
-  }
-
- private:
-  size_t size_;
-  void* data_ = nullptr;
-};
-
-class CudaTwins : public testing::Test {
- protected:
-  void SetUp() override {
-    int devices = 0;
-    if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) GTEST_SKIP() << "no CUDA device";
-  }
-};
 
 struct Rows {
   int64_t rows, vocab, stride;

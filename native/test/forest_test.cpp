@@ -50,35 +50,6 @@ TEST(Forest, IntervalsAgreeWithParentChains) {
   }
 }
 
-TEST(Forest, KeepPathsKeepsTokensOfEveryPath) {
-  std::mt19937 random(3);
-  for (int round = 0; round < 20; ++round) {
-    const Forest forest = random_forest(random, 3, 6);
-    const std::vector<int32_t> nodes = {2, 17, 9, 9};
-    std::vector<int32_t> moved;
-    const Forest part = keep_paths(forest, nodes, moved);
-    for (size_t i = 0; i < nodes.size(); ++i) {
-      EXPECT_EQ(testing::path_tokens(part, moved[i]), testing::path_tokens(forest, nodes[i]));
-    }
-    EXPECT_NO_THROW(validate_forest(part, 61, 128));
-  }
-}
-
-TEST(Forest, BatchesAreWholeTreesWithinTheBudget) {
-  std::mt19937 random(5);
-  const Forest forest = random_forest(random, 12, 4);
-  int32_t next = 0;
-  for (const TreeRange& range : tree_batches(forest, 25)) {
-    EXPECT_EQ(range.first_segment, next);
-    EXPECT_EQ(forest.parents[range.first_segment], -1);
-    const Forest part = slice_trees(forest, range);
-    const bool single = std::count(part.parents.begin(), part.parents.end(), -1) == 1;
-    EXPECT_TRUE(single || part.num_tokens() <= 25);
-    next = range.end_segment;
-  }
-  EXPECT_EQ(next, forest.num_segments());
-}
-
 TEST(Forest, BadForestsAreRefusedByKind) {
   const auto check = [](Forest forest) { return code_of([&] { validate_forest(forest, 61, 5); }); };
   Forest forest = small();

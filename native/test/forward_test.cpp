@@ -34,7 +34,7 @@ TEST_P(ForwardTest, ForestEqualsEveryPathAlone) {
   for (int round = 0; round < 8; ++round) {
     const Forest forest = random_forest(random, 1 + round, 1 + 2 * (round % 4));
     const std::vector<float> packed =
-        score(*model, forest, std::vector<uint8_t>(forest.num_segments(), 1), 8192, CancelFlag());
+        testing::forward_logprobs(*model, forest, std::vector<uint8_t>(forest.num_segments(), 1));
     for (int32_t s = 0; s < forest.num_segments(); ++s) {
       const std::vector<int32_t> tokens = path_tokens(forest, s);
       const int64_t own = forest.offsets[s + 1] - forest.offsets[s];
@@ -66,8 +66,8 @@ TEST(Forward, SlidingWindowBites) {
   at::NoGradGuard no_grad;
   const Forest forest = testing::chain({5, 9, 33, 2, 7, 8, 1, 0, 44, 21});
   const std::vector<uint8_t> scored = {1};
-  const auto full = score(*tiny_model("mistral", "\"sliding_window\": null"), forest, scored, 100, CancelFlag());
-  const auto window = score(*tiny_model("mistral", "\"sliding_window\": 4"), forest, scored, 100, CancelFlag());
+  const auto full = testing::forward_logprobs(*tiny_model("mistral", "\"sliding_window\": null"), forest, scored);
+  const auto window = testing::forward_logprobs(*tiny_model("mistral", "\"sliding_window\": 4"), forest, scored);
   EXPECT_NEAR(full[3], window[3], 1e-6);
   EXPECT_GT(std::abs(full[9] - window[9]), 1e-3);
 }
@@ -88,20 +88,6 @@ TEST(SelectedLogprobs, ValueAndGradientsEqualAutogradAcrossVocabularyBlocks) {
   got.backward(grad);
   EXPECT_LT(((hidden.grad() - hidden_grad).norm() / hidden_grad.norm()).item<float>(), 1e-5);
   EXPECT_LT(((weight.grad() - weight_grad).norm() / weight_grad.norm()).item<float>(), 1e-5);
-}
-
-TEST(Score, MicroBatchesChangeNothing) {
-  const auto model = tiny_model();
-  std::mt19937 random(2);
-  const Forest forest = random_forest(random, 9, 5);
-  const std::vector<uint8_t> scored(forest.num_segments(), 1);
-  const auto one = score(*model, forest, scored, 100000, CancelFlag()),
-             many = score(*model, forest, scored, 10, CancelFlag());
-  for (size_t i = 0; i < one.size(); ++i) {
-    if (!std::isnan(one[i])) {
-      EXPECT_NEAR(one[i], many[i], 1e-5);
-    }
-  }
 }
 
 }  // namespace

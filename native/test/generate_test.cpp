@@ -1,4 +1,5 @@
-// Cached decoding against the plain forward pass, and what a request promises: ends, streams, budgets, sharing.
+// Whole forests through the rollout engine against the plain forward pass, and what a request promises: ends, streams,
+// budgets, sharing.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -20,7 +21,12 @@ using testing::path_tokens;
 using testing::random_forest;
 using testing::tiny_model;
 
-constexpr int64_t kBudget = int64_t{1} << 30;
+const auto kNever = std::make_shared<CancelFlag>();
+
+GenerateResult run(const Model& model, const GenerateRequest& request, const RolloutOptions& options = {}) {
+  Rollout rollout(model, options);
+  return generate(rollout, {}, request, kNever);
+}
 
 GenerateRequest request_for(const Forest& forest, std::vector<int32_t> nodes) {
   GenerateRequest request;
@@ -30,12 +36,12 @@ GenerateRequest request_for(const Forest& forest, std::vector<int32_t> nodes) {
     request.steps.push_back(0);
   }
   request.nodes = std::move(nodes);
-  request.max_new_tokens = 12;
+  request.sampling.max_new_tokens = 12;
   return request;
 }
 
 std::vector<int32_t> row_tokens(const GenerateResult& result, int64_t row) {
-  return {result.tokens.begin() + result.offsets[row], result.tokens.begin() + result.offsets[row + 1]};
+  return result.rows[row].tokens;
 }
 
 class GenerateTest : public ::testing::TestWithParam<std::pair<const char*, const char*>> {};
@@ -46,8 +52,8 @@ TEST_P(GenerateTest, GreedyEqualsArgmaxOfTheWholeSequenceAgain) {
   std::mt19937 random(4);
   const Forest forest = random_forest(random, 4, 3);
   GenerateRequest request = request_for(forest, {2, 3, 7, 11, 10});
-  request.temperature = 0;
-  const GenerateResult result = generate(*model, {}, request, CancelFlag(), kBudget);
+  request.sampling.temperature = 0;
+  const GenerateResult result = run(*model, request);
   for (size_t i = 0; i < request.nodes.size(); ++i) {
     std::vector<int32_t> tokens = path_tokens(forest, request.nodes[i]);
     for (int32_t id : row_tokens(result, static_cast<int64_t>(i))) {
@@ -57,7 +63,7 @@ TEST_P(GenerateTest, GreedyEqualsArgmaxOfTheWholeSequenceAgain) {
       EXPECT_EQ(id, std::max_element(logits.begin(), logits.end()) - logits.begin());
       tokens.push_back(id);
     }
-    EXPECT_EQ(result.finish[i], Finish::length);
+    EXPECT_EQ(result.rows[i].finish, Finish::length);
   }
 }
 
@@ -67,16 +73,16 @@ TEST_P(GenerateTest, LogprobsWhileSamplingEqualScores) {
   const Forest forest = random_forest(random, 2, 4);
   GenerateRequest request = request_for(forest, {3, 6});
   request.samples = 5;
-  request.temperature = 0.7f;
-  request.top_p = 0.9f;
-  const GenerateResult result = generate(*model, {}, request, CancelFlag(), kBudget);
+  request.sampling.temperature = 0.7f;
+  request.sampling.top_p = 0.9f;
+  const GenerateResult result = run(*model, request);
   for (int64_t row = 0; row < 10; ++row) {
     std::vector<int32_t> tokens = path_tokens(forest, request.nodes[row / 5]);
     const size_t prompt = tokens.size();
     for (int32_t id : row_tokens(result, row)) tokens.push_back(id);
-    const std::vector<float> scores = score(*model, testing::chain(tokens), {1}, 1000, CancelFlag());
+    const std::vector<float> scores = testing::forward_logprobs(*model, testing::chain(tokens), {1});
     for (size_t t = prompt; t < tokens.size(); ++t)
-      EXPECT_NEAR(result.logprobs[result.offsets[row] + t - prompt], scores[t], 1e-4);
+      EXPECT_NEAR(result.rows[row].logprobs[t - prompt], scores[t], 1e-5);
   }
 }
 
@@ -91,14 +97,19 @@ TEST(Generate, ACandidateDoesNotDependOnTheBatchAroundIt) {
   const Forest forest = random_forest(random, 6, 2);
   GenerateRequest together = request_for(forest, {1, 3, 5, 7, 9, 11});
   together.samples = 4;
-  together.seed = 9;
-  const GenerateResult all = generate(*model, {}, together, CancelFlag(), kBudget);
+  together.sampling.seed = 9;
+  const GenerateResult all = run(*model, together);
   GenerateRequest alone = request_for(forest, {7});
-  alone.seed = 9;
+  alone.sampling.seed = 9;
   alone.first_candidate = 2;
-  EXPECT_EQ(row_tokens(generate(*model, {}, alone, CancelFlag(), kBudget), 0), row_tokens(all, 3 * 4 + 2));
-  // A budget of a few rows only makes more waves.
-  EXPECT_EQ(generate(*model, {}, together, CancelFlag(), 20000).tokens, all.tokens);
+  EXPECT_EQ(row_tokens(run(*model, alone), 0), row_tokens(all, 3 * 4 + 2));
+  // A budget of a few blocks only makes it slower: rows lose their keys and values and get them again.
+  const GenerateResult tight = run(*model, together, {.kv_budget_bytes = 8 * 32768});
+  for (size_t row = 0; row < all.rows.size(); ++row) {
+    EXPECT_EQ(tight.rows[row].tokens, all.rows[row].tokens);
+    EXPECT_EQ(tight.rows[row].logprobs, all.rows[row].logprobs);
+  }
+  EXPECT_GT(tight.computed_tokens, all.computed_tokens);
 }
 
 TEST(Generate, SharedPrefixesAreComputedOnce) {
@@ -106,7 +117,7 @@ TEST(Generate, SharedPrefixesAreComputedOnce) {
   const Forest forest{{1, 2, 3, 4, 5, 6, 7}, {0, 4, 5, 7}, {-1, 0, 0}};
   GenerateRequest request = request_for(forest, {1, 2, 0});
   request.samples = 3;
-  const GenerateResult result = generate(*model, {}, request, CancelFlag(), kBudget);
+  const GenerateResult result = run(*model, request);
   EXPECT_EQ(result.computed_tokens, 7);
   EXPECT_EQ(result.prefix_free_tokens, 3 * (5 + 6 + 4));
 }
@@ -114,40 +125,46 @@ TEST(Generate, SharedPrefixesAreComputedOnce) {
 TEST(Generate, EndsOnEosAfterTheMinimumAndAtTheLastPosition) {
   const auto model = tiny_model();
   GenerateRequest request = request_for(testing::chain({3, 4, 5}), {0});
-  request.temperature = 0;
-  const std::vector<int32_t> free_run = row_tokens(generate(*model, {}, request, CancelFlag(), kBudget), 0);
-  request.eos_ids = {free_run[2]};
+  request.sampling.temperature = 0;
+  const std::vector<int32_t> free_run = row_tokens(run(*model, request), 0);
+  request.sampling.eos_ids = {free_run[2]};
   const size_t first = std::find(free_run.begin(), free_run.end(), free_run[2]) - free_run.begin();
-  const GenerateResult ended = generate(*model, {}, request, CancelFlag(), kBudget);
+  const GenerateResult ended = run(*model, request);
   EXPECT_EQ(row_tokens(ended, 0), std::vector<int32_t>(free_run.begin(), free_run.begin() + first + 1));
-  EXPECT_EQ(ended.finish[0], Finish::eos);
-  request.min_new_tokens = 6;
-  const std::vector<int32_t> longer = row_tokens(generate(*model, {}, request, CancelFlag(), kBudget), 0);
+  EXPECT_EQ(ended.rows[0].finish, Finish::eos);
+  request.sampling.min_new_tokens = 6;
+  const std::vector<int32_t> longer = row_tokens(run(*model, request), 0);
   EXPECT_GE(longer.size(), 6u);
   EXPECT_EQ(std::count(longer.begin(), longer.begin() + 6, free_run[2]), 0);
 
   GenerateRequest full = request_for(testing::chain(std::vector<int32_t>(120, 7)), {0});
-  full.max_new_tokens = 100;
-  const GenerateResult at_end = generate(*model, {}, full, CancelFlag(), kBudget);
+  full.sampling.max_new_tokens = 100;
+  const GenerateResult at_end = run(*model, full);
   EXPECT_EQ(row_tokens(at_end, 0).size(), 8u);
-  EXPECT_EQ(at_end.finish[0], Finish::length);
+  EXPECT_EQ(at_end.rows[0].finish, Finish::length);
 }
 
 TEST(Generate, CancelStopsBetweenTokens) {
   const auto model = tiny_model();
-  CancelFlag cancel;
+  const auto cancel = std::make_shared<CancelFlag>();
   GenerateRequest request = request_for(testing::chain({3}), {0});
-  cancel.cancel();
-  EXPECT_THROW(generate(*model, {}, request, cancel, kBudget), Error);
+  Rollout rollout(*model, {});
+  int64_t steps = 0;
+  EXPECT_THROW(generate(rollout, {}, request, cancel, [&](int64_t) {
+    if (++steps == 3) cancel->cancel();
+  }), Error);
+  EXPECT_EQ(steps, 3);
+  EXPECT_EQ(rollout.counters().live_segments, 0);
 }
 
 TEST(Readout, EqualsTheScoresOfTheLabels) {
   const auto model = tiny_model("qwen3");
   const Forest forest{{1, 2, 3, 4, 5}, {0, 2, 4, 5}, {-1, 0, 0}};
-  const ReadoutResult result = readout(*model, forest, {2, 1}, {10, 20}, CancelFlag());
+  Rollout rollout(*model, {});
+  const ReadoutResult result = readout(rollout, forest, {2, 1}, {10, 20}, kNever);
   const auto expect = [&](std::vector<int32_t> prefix, int32_t label, float got) {
     prefix.push_back(label);
-    EXPECT_NEAR(score(*model, testing::chain(prefix), {1}, 100, CancelFlag()).back(), got, 1e-5);
+    EXPECT_NEAR(testing::forward_logprobs(*model, testing::chain(prefix), {1}).back(), got, 1e-5);
   };
   expect({1, 2, 5}, 10, result.logprobs[0]);
   expect({1, 2, 5}, 20, result.logprobs[1]);
@@ -160,19 +177,19 @@ TEST(StopText, EndsInsideTheTokenThatCompletesIt) {
   // ids: 0 "\n", 1 "a", 2 "b\n", 3 "\n\n", 4 "E", 5 "ND", 6 " "
   TokenBytes bytes{"\nab\n\n\nEND ", {0, 1, 2, 4, 6, 7, 9, 10}};
   const std::vector<std::string> newline = {"\n"}, word = {"END"}, blank_line = {"\n\n"};
-  const auto run = [&](const std::vector<std::string>& stop, std::vector<int32_t> ids) {
+  const auto ends = [&](const std::vector<std::string>& stop, std::vector<int32_t> ids) {
     StopText text(bytes, stop);
     StopText::State state;
     std::vector<bool> ended;
     for (int32_t id : ids) ended.push_back(text.add(state, id));
     return ended;
   };
-  EXPECT_EQ(run(newline, {0, 3, 6, 1, 0}),
+  EXPECT_EQ(ends(newline, {0, 3, 6, 1, 0}),
             (std::vector<bool>{false, false, false, false, true}));  // blank lines first: no end
-  EXPECT_EQ(run(newline, {2}), (std::vector<bool>{true}));
-  EXPECT_EQ(run(word, {4, 5}), (std::vector<bool>{false, true}));
-  EXPECT_EQ(run(blank_line, {1, 0, 0}), (std::vector<bool>{false, false, true}));
-  EXPECT_EQ(run(blank_line, {2, 0, 1, 3}), (std::vector<bool>{false, true, false, true}));
+  EXPECT_EQ(ends(newline, {2}), (std::vector<bool>{true}));
+  EXPECT_EQ(ends(word, {4, 5}), (std::vector<bool>{false, true}));
+  EXPECT_EQ(ends(blank_line, {1, 0, 0}), (std::vector<bool>{false, false, true}));
+  EXPECT_EQ(ends(blank_line, {2, 0, 1, 3}), (std::vector<bool>{false, true, false, true}));
   EXPECT_THROW(StopText({}, newline), Error);
 }
 

@@ -9,6 +9,7 @@
 #include <random>
 #include <vector>
 
+#include "kernels/isa.h"
 #include "kernels/row_ops.h"
 
 namespace stepward::kernels {
@@ -212,15 +213,15 @@ TEST(Logprob, BackwardOfAZeroGradientIsZero) {
 
 TEST(Logprob, EveryCpuVariantGivesTheSameBits) {
   const Matrix m(2, 5003, 5.0, 1.0, 14);
-  ASSERT_TRUE(use_row_ops("default"));
+  ASSERT_TRUE(use_isa("default"));
   const State expected = fold(m, {0, 1001});
   for (const RowOps* ops : available_row_ops()) {
-    ASSERT_TRUE(use_row_ops(ops->name));
+    ASSERT_TRUE(use_isa(ops->name));
     const State s = fold(m, {0, 1001});
     EXPECT_EQ(s.max, expected.max) << ops->name;
     EXPECT_EQ(s.sum, expected.sum) << ops->name;
   }
-  use_row_ops("");
+  use_isa("");
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/isa.h"
 #include "kernels/row_ops.h"
 
 namespace stepward::kernels {
@@ -187,11 +188,11 @@ TEST_F(EveryVariant, NoticesNanWhereverItIs) {
 
 TEST_F(EveryVariant, CanBeChosenByName) {
   for (const RowOps* ops : available_row_ops()) {
-    EXPECT_TRUE(use_row_ops(ops->name));
+    EXPECT_TRUE(use_isa(ops->name));
     EXPECT_EQ(&row_ops(), ops);
   }
-  EXPECT_FALSE(use_row_ops("no such set"));
-  EXPECT_TRUE(use_row_ops(""));
+  EXPECT_FALSE(use_isa("no such set"));
+  EXPECT_TRUE(use_isa(""));
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 
 #include "helpers/sampler_reference.h"
 #include "kernels/kept_threshold.h"
+#include "kernels/isa.h"
 #include "kernels/row_ops.h"
 
 namespace stepward::kernels {
@@ -279,10 +280,10 @@ TEST(Sampler, EveryCpuVariantGivesTheSameSample) {
   for (const auto& params : {with(0.0f), with(1.0f), with(0.5f, 0, 0.95f), with(1.5f, 2000), with(1.5f, 0, 0.97f)}) {
     for (uint32_t position = 0; position < 10; ++position) {
       const SampleKey key{3, 1, 0, position, 0};
-      ASSERT_TRUE(use_row_ops("default"));
+      ASSERT_TRUE(use_isa("default"));
       const Sample expected = sample_one(logits, params, key);
       for (const RowOps* ops : available_row_ops()) {
-        ASSERT_TRUE(use_row_ops(ops->name));
+        ASSERT_TRUE(use_isa(ops->name));
         const Sample got = sample_one(logits, params, key);
         EXPECT_EQ(got.id, expected.id) << ops->name;
         EXPECT_EQ(got.logprob, expected.logprob) << ops->name;
@@ -291,7 +292,7 @@ TEST(Sampler, EveryCpuVariantGivesTheSameSample) {
       }
     }
   }
-  use_row_ops("");
+  use_isa("");
 }
 
 TEST(KeptThreshold, KeysKeepTheOrderOfFloats) {

@@ -35,6 +35,7 @@ interface SearchCommandOptions extends ModelOptions, FormatOptions, JudgeOptions
   maxSteps: number;
   maxStepTokens: number;
   merge: boolean;
+  openTrees: number;
   truncated: SearchConfig['truncated'];
   minMargin: number;
   maxRollbacks: number;
@@ -62,6 +63,7 @@ export function registerSearch(program: Command): void {
     .option('--max-step-tokens <n>', 'most tokens of a step', wholeNumber(1), SEARCH.max_step_tokens)
     .option('--no-merge', 'keep identical candidates apart: they tie, and each counts as an opponent')
     .addOption(choice('--truncated <what>', 'steps cut off by --max-step-tokens', ['drop', 'keep'], SEARCH.truncated))
+    .option('--open-trees <n>', 'problems searched at once', wholeNumber(1), SEARCH.open_trees)
     .option('--min-margin <wins>', 'least difference of wins for a pair', number(0), SELECT.min_margin)
     .option(
       '--max-rollbacks <n>',
@@ -109,6 +111,7 @@ async function run(options: SearchCommandOptions, { signal }: CommandContext): P
     max_step_tokens: options.maxStepTokens,
     merge: options.merge,
     truncated: options.truncated,
+    open_trees: options.openTrees,
   });
   const select = configOf(selectSchema, {
     min_margin: options.minMargin,
@@ -134,7 +137,7 @@ async function run(options: SearchCommandOptions, { signal }: CommandContext): P
       select,
       seed: options.seed,
       signal,
-      onProgress: ({ done, round, phase }) => progress.update(done, `step ${round}, ${phase}`),
+      onProgress: ({ done, open, steps }) => progress.update(done, `${open} open, ${steps} steps`),
     });
     progress.update(problems.length);
     progress.finish('');

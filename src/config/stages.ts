@@ -67,6 +67,8 @@ export const searchSchema = z.strictObject({
    * worth having; keep: judged like any other. Paper: not stated.
    */
   truncated: z.enum(['drop', 'keep']).default('drop'),
+  /** Problems searched at once. More fill the engine's steps better and take more memory for keys and values; no effect on results. */
+  open_trees: counting.default(64),
 });
 
 export const judgeSchema = z.strictObject({

@@ -1,5 +1,6 @@
 // Builds ForestData, the flat form of token trees that the engine takes. ForestBuilder takes segments as they are
-// given; PrefixForest takes whole sequences and finds their common prefixes. Neither checks token ids: the engine does.
+// given; PathForest takes paths cut into segments and shares equal beginnings; PrefixForest takes whole sequences and
+// finds their common prefixes. None checks token ids: the engine does.
 
 import { StepwardError } from '../errors.js';
 import type { ForestData } from '../native/contract.js';
@@ -57,6 +58,52 @@ export class ForestBuilder {
   #push(parent: number, ids: ArrayLike<number>): number {
     this.#parents.push(parent);
     return this.#ids.push(Int32Array.from(ids)) - 1;
+  }
+}
+
+interface PathNode {
+  handle: number;
+  children: Map<string, PathNode>;
+}
+
+/**
+ * Paths cut into segments by the caller; paths that start with equal segments share them. The cuts stay as they are given,
+ * so that what a path looks like does not depend on the others.
+ */
+export class PathForest {
+  readonly #builder = new ForestBuilder();
+  readonly #roots = new Map<string, PathNode>();
+  readonly #ends: number[] = [];
+  #tokens = 0;
+
+  /** Adds a path of at least one segment, none of them empty; its handle. */
+  add(segments: readonly (readonly number[])[]): number {
+    let siblings = this.#roots;
+    let node: PathNode | undefined;
+    for (const ids of segments) {
+      const key = ids.join();
+      let next = siblings.get(key);
+      if (!next) {
+        next = { handle: node ? this.#builder.child(node.handle, ids) : this.#builder.root(ids), children: new Map() };
+        siblings.set(key, next);
+        this.#tokens += ids.length;
+      }
+      node = next;
+      siblings = next.children;
+    }
+    if (!node) throw new StepwardError('INVALID_ARGUMENT', 'a path needs at least one segment, got none');
+    return this.#ends.push(node.handle) - 1;
+  }
+
+  /** Tokens of all segments: what is computed where nothing is there already. */
+  get tokens(): number {
+    return this.#tokens;
+  }
+
+  /** `nodes[handle]` is the segment at whose end that path ends. */
+  build(): { forest: ForestData; nodes: Int32Array } {
+    const { forest, segments } = this.#builder.build();
+    return { forest, nodes: Int32Array.from(this.#ends, (handle) => segments[handle] as number) };
   }
 }
 

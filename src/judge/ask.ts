@@ -1,17 +1,17 @@
-// Puts many questions to the judge in one batch: by sampling a critique up to its verdict, or by reading the label
-// probabilities. Questions of the same problem share their prompt's prefix. What the answers mean is for tally.ts.
+// Puts many questions to the judge in one request: by sampling a critique up to its verdict, or by reading the label
+// probabilities. Their prompts are one token tree, and what the engine has computed of it already is not computed again.
+// What the answers mean is for tally.ts.
 
 import type { JudgeConfig } from '../config/recipe.js';
-import { PrefixForest } from '../data/forest.js';
+import { PathForest } from '../data/forest.js';
 import type { Policy } from '../loop/policy.js';
 import type { SearchCounts, Winner } from '../loop/types.js';
+import type { NodeNumber } from '../native/types.js';
 import type { JudgeView } from '../prompts/compile.js';
 import { parseVerdict, readoutVerdict, readPFirst } from './verdict.js';
 
 export interface Question {
   view: JudgeView;
-  /** Questions of one group share prefixes: the problem's id. */
-  group: string;
   /** Random stream of the question, as the engine takes it. */
   key: bigint;
   step: number;
@@ -26,8 +26,9 @@ export interface Answer {
 export interface AskOptions {
   judge: JudgeConfig;
   seed: number;
-  signal?: AbortSignal;
-  onProgress?(done: number, total: number): void;
+  signal?: AbortSignal | undefined;
+  /** Lower first, among all that the engine is asked. */
+  priority?: number;
 }
 
 /** One answer per question. A question too long for the model is answered `invalid`. Adds to `counts`. */
@@ -39,56 +40,60 @@ export async function askJudge(
 ): Promise<Answer[]> {
   const { mode } = options.judge;
   const answers = questions.map((): Answer => ({ winner: 'invalid', pFirst: null }));
-  const forest = new PrefixForest();
+  const prompts = new PathForest();
   const asked: number[] = [];
   const limit = policy.engine.info.maxPositions - (mode === 'critique' ? 1 : 0);
-  for (const [i, { view, group }] of questions.entries()) {
-    const ids = policy.prompts.judge(view, mode === 'readout');
-    if (ids.length > limit) continue;
-    forest.add(ids, group);
+  for (const [i, { view }] of questions.entries()) {
+    const parts = policy.prompts.judgeParts(view, mode === 'readout');
+    const length = parts.reduce((sum, part) => sum + part.length, 0);
+    if (length > limit) continue;
+    prompts.add(parts);
     asked.push(i);
-    counts.judge_prompt_tokens += ids.length;
+    counts.judge_prompt_tokens += length;
   }
   if (asked.length === 0) return answers;
-  const { forest: data, nodes } = forest.build();
-  const write = mode === 'readout' ? readLabels : writeCritiques;
-  const got = await write(policy, { data, nodes, of: asked.map((i) => questions[i] as Question) }, options, counts);
-  for (const [k, answer] of got.entries()) answers[asked[k] as number] = answer;
+  const { forest, nodes } = prompts.build();
+  const { tree } = policy.engine;
+  const first = tree.plant(forest);
+  try {
+    const ends = Array.from(nodes, (node) => first + node);
+    const write = mode === 'readout' ? readLabels : writeCritiques;
+    const of = asked.map((i) => questions[i] as Question);
+    const got = await write(policy, ends, of, options, counts);
+    for (const [k, answer] of got.entries()) answers[asked[k] as number] = answer;
+  } finally {
+    tree.release(Array.from(forest.parents, (_, s) => first + s));
+  }
   return answers;
 }
 
-interface Asked {
-  data: ReturnType<PrefixForest['build']>['forest'];
-  nodes: Int32Array;
-  of: Question[];
-}
-
-async function readLabels(policy: Policy, asked: Asked, options: AskOptions, counts: SearchCounts): Promise<Answer[]> {
+async function readLabels(
+  policy: Policy,
+  nodes: NodeNumber[],
+  questions: readonly Question[],
+  { signal, priority = 0 }: AskOptions,
+): Promise<Answer[]> {
   const labels = Int32Array.from(policy.prompts.labelIds());
-  const result = await policy.engine.readout(asked.data, asked.nodes, labels, options.signal);
-  counts.computed_tokens += result.computedTokens;
-  counts.prefix_free_tokens += result.prefixFreeTokens;
-  options.onProgress?.(asked.of.length, asked.of.length);
-  return asked.of.map((_, k) => readoutVerdict(result.logprobs[2 * k] as number, result.logprobs[2 * k + 1] as number));
+  const logprobs = await policy.engine.tree.readout(nodes, labels, { signal, priority });
+  return questions.map((_, k) => readoutVerdict(logprobs[2 * k] as number, logprobs[2 * k + 1] as number));
 }
 
 async function writeCritiques(
   policy: Policy,
-  asked: Asked,
-  options: AskOptions,
+  nodes: NodeNumber[],
+  questions: readonly Question[],
+  { judge, seed, signal, priority = 0 }: AskOptions,
   counts: SearchCounts,
 ): Promise<Answer[]> {
-  const { judge, seed, signal, onProgress } = options;
   const { verdicts } = policy.prompts.format;
-  const total = asked.of.length;
-  const result = await policy.engine.generate(
+  const { tree } = policy.engine;
+  const result = await tree.fork(
+    nodes,
     {
-      forest: asked.data,
-      nodes: asked.nodes,
       samples: 1,
       seed,
-      treeKeys: BigUint64Array.from(asked.of, ({ key }) => key),
-      steps: Int32Array.from(asked.of, ({ step }) => step),
+      treeKeys: BigUint64Array.from(questions, ({ key }) => key),
+      steps: Int32Array.from(questions, ({ step }) => step),
       temperature: judge.temperature,
       topP: judge.top_p,
       topK: judge.top_k,
@@ -96,12 +101,11 @@ async function writeCritiques(
       eosIds: Int32Array.from(policy.prompts.eosIds),
       stop: [verdicts.a, verdicts.b],
     },
-    { signal, onProgress: (done) => onProgress?.(done, total) },
+    { signal, priority },
   );
-  counts.computed_tokens += result.computedTokens;
-  counts.prefix_free_tokens += result.prefixFreeTokens;
+  tree.release(questions.map((_, k) => result.firstNode + k));
   counts.judge_generated_tokens += result.tokens.length;
-  return asked.of.map((_, k) => {
+  return questions.map((_, k) => {
     const [start, end] = [result.offsets[k] as number, result.offsets[k + 1] as number];
     const pieces = policy.text.pieces(result.tokens.subarray(start, end));
     const text = Buffer.concat(pieces).toString('utf8');

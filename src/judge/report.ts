@@ -6,7 +6,8 @@ import { wilsonInterval } from '../eval/interval.js';
 import type { Policy } from '../loop/policy.js';
 import { emptyCounts, type RecordId } from '../loop/types.js';
 import { judgeView, type LabelledPair } from '../prompts/examples.js';
-import { type Answer, askJudge, type Question } from './ask.js';
+import { inOrder } from '../loop/pool.js';
+import { type Answer, askJudge } from './ask.js';
 import { rate } from './tally.js';
 
 export interface JudgeReport {
@@ -36,6 +37,9 @@ export interface JudgeOptions {
   onProgress?(done: number, total: number): void;
 }
 
+/** Pairs that the engine is asked about at once. */
+const MOST_PAIRS = 256;
+
 /** Answers to a pair: a shown first, then b shown first. */
 export type BothOrders = [Answer, Answer];
 
@@ -46,18 +50,21 @@ export async function judgePairs(
   options: JudgeOptions,
   counts = emptyCounts(),
 ): Promise<BothOrders[]> {
-  const questions = pairs.flatMap((pair, i): Question[] => {
+  const { judge, seed = 0, signal, onProgress } = options;
+  let done = 0;
+  // Pair by pair in their order, many in the engine's hands at once.
+  return inOrder(pairs, MOST_PAIRS, async (pair, i): Promise<BothOrders> => {
     const view = judgeView(policy.prompts, pair);
     const key = treeKey(pair.id);
-    const group = String(i);
-    return [
-      { view, group, key, step: 0 },
-      { view: { ...view, a: view.b, b: view.a }, group, key, step: 1 },
+    const questions = [
+      { view, key, step: 0 },
+      { view: { ...view, a: view.b, b: view.a }, key, step: 1 },
     ];
+    const answers = await askJudge(policy, questions, { judge, seed, signal, priority: i }, counts);
+    done += 2;
+    onProgress?.(done, 2 * pairs.length);
+    return answers as BothOrders;
   });
-  const ask = { judge: options.judge, seed: options.seed ?? 0, signal: options.signal, onProgress: options.onProgress };
-  const answers = await askJudge(policy, questions, ask, counts);
-  return pairs.map((_, i) => [answers[2 * i] as Answer, answers[2 * i + 1] as Answer]);
 }
 
 /** Accuracy and bias of answers to labelled pairs. */

@@ -1,20 +1,20 @@
 // Sampled rows to candidates: identical ones merged, each with its text and log-prob.
 
 import { finishOf } from '../data/finish.js';
-import type { GenerateResult } from '../native/types.js';
+import type { NativeCandidates } from '../native/contract.js';
 import type { TokenText } from '../prompts/token-text.js';
 import type { Candidate } from './types.js';
 
-/** Candidates of one node in the order they were first sampled. `rows`: the node's rows in the result. */
+/** Candidates in the order they were first sampled, and the row each of them was first sampled as. */
 export function candidatesOf(
-  result: GenerateResult,
-  rows: { first: number; count: number },
+  result: NativeCandidates,
   text: TokenText,
   merge: boolean,
-): Candidate[] {
+): { candidates: Candidate[]; rows: number[] } {
   const candidates: Candidate[] = [];
+  const rows: number[] = [];
   const byIds = new Map<string, Candidate>();
-  for (let row = rows.first; row < rows.first + rows.count; row++) {
+  for (let row = 0; row < result.finish.length; row++) {
     const [start, end] = [result.offsets[row] as number, result.offsets[row + 1] as number];
     const ids = Array.from(result.tokens.subarray(start, end));
     const finish = finishOf(result.finish[row]);
@@ -29,6 +29,7 @@ export function candidatesOf(
     const candidate: Candidate = { ids, text: text.decode(ids), logprob, count: 1, wins: 0, finish };
     byIds.set(key, candidate);
     candidates.push(candidate);
+    rows.push(row);
   }
-  return candidates;
+  return { candidates, rows };
 }

@@ -62,8 +62,8 @@ async function search(target: ModelFolder, policy: Policy, slice: PlacedProblems
     select: recipe.select,
     seed: deriveSeed(recipe.seed, 'search', target.name),
     ...(hooks.signal ? { signal: hooks.signal } : {}),
-    onProgress: ({ done, problems: total, round, phase }) =>
-      hooks.progress?.(stage, done, total, `step ${round}, ${phase}`),
+    onProgress: ({ done, problems: total, open, steps }) =>
+      hooks.progress?.(stage, done, total, `${open} open, ${steps} steps`),
   });
   hooks.progress?.(stage, trees.length, trees.length);
   const summary = await writeTrees(policy, trees, slice.answers, counts, context, {

@@ -1,4 +1,4 @@
-// Judges the candidates of many problems' next steps in one batch, every pair of them, and gives each its wins.
+// Judges the candidates of one problem's next step, every pair of them, in one request, and gives each its wins.
 
 import { treeKey } from '../data/tree-key.js';
 import { type Answer, type AskOptions, askJudge, type Question } from '../judge/ask.js';
@@ -11,8 +11,8 @@ import type { Candidate, RecordId, SearchCounts, Verdict } from './types.js';
 export interface Contest {
   id: RecordId;
   problem: string;
-  /** Ids of the accepted steps, end to end. */
-  stepIds: number[];
+  /** Ids of each accepted step. */
+  steps: readonly (readonly number[])[];
   /** How often this problem was sampled before: part of the random stream. */
   visit: number;
   candidates: Candidate[];
@@ -28,52 +28,55 @@ interface Comparison {
 }
 
 /**
- * Verdicts of each contest. Wins are written into the candidates. What counts is what the judge is shown, a candidate
+ * Verdicts of a contest. Wins are written into the candidates. What counts is what the judge is shown, a candidate
  * without EOS and delimiter: candidates that read the same tie with each other and get the same answers against the
  * rest, since each question is asked once. `counts` leaves out those ties.
  */
-export async function judgeContests(
+export async function judgeContest(
   policy: Policy,
-  contests: readonly Contest[],
+  contest: Contest,
   options: AskOptions,
   counts: SearchCounts,
-): Promise<Verdict[][]> {
-  const questions: Question[] = [];
-  const comparisons = contests.map((contest) => compare(policy, contest, options, questions));
+): Promise<Verdict[]> {
+  const { candidates } = contest;
+  const { comparisons, questions } = compare(policy, contest, options);
   const answers = await askJudge(policy, questions, options, counts);
-  return contests.map(({ candidates }, c) => {
-    const own = comparisons[c] as Comparison[];
-    const verdicts = own.map(({ first, second, question }): Verdict => {
-      if (question === undefined) return { first, second, winner: 'tie', pFirst: null };
-      return { first, second, ...(answers[question] as Answer) };
-    });
-    countVerdicts(
-      counts,
-      verdicts.filter((_, v) => own[v]?.question !== undefined),
-    );
-    const wins = tallyWins(candidates.length, verdicts);
-    for (const [i, candidate] of candidates.entries()) candidate.wins = wins[i] as number;
-    return verdicts;
+  const verdicts = comparisons.map(({ first, second, question }): Verdict => {
+    if (question === undefined) return { first, second, winner: 'tie', pFirst: null };
+    return { first, second, ...(answers[question] as Answer) };
   });
+  countVerdicts(
+    counts,
+    verdicts.filter((_, v) => comparisons[v]?.question !== undefined),
+  );
+  const wins = tallyWins(candidates.length, verdicts);
+  for (const [i, candidate] of candidates.entries()) candidate.wins = wins[i] as number;
+  return verdicts;
 }
 
-/** The comparisons of a contest; their questions are added to `questions`. */
-function compare(policy: Policy, contest: Contest, options: AskOptions, questions: Question[]): Comparison[] {
-  const { id, problem, stepIds: steps, visit, candidates } = contest;
+/** The comparisons of a contest, and the questions they need. */
+function compare(
+  policy: Policy,
+  contest: Contest,
+  options: AskOptions,
+): { comparisons: Comparison[]; questions: Question[] } {
+  const { id, problem, steps, visit, candidates } = contest;
   const shown = candidates.map((candidate) => policy.prompts.shown(candidate.ids));
   const texts = shown.map((ids) => ids.join());
   const asked = new Map<string, number>();
-  return orderedPairs(contest, texts, options).map(([first, second]) => {
+  const questions: Question[] = [];
+  const comparisons = orderedPairs(contest, texts, options).map(([first, second]) => {
     if (texts[first] === texts[second]) return { first, second, question: undefined };
     const key = `${id}\u0000${visit}\u0000${texts[first]}\u0000${texts[second]}`;
     let question = asked.get(key);
     if (question === undefined) {
       const view = { problem, steps, a: shown[first] as number[], b: shown[second] as number[] };
-      question = questions.push({ view, group: String(id), key: treeKey(key), step: 0 }) - 1;
+      question = questions.push({ view, key: treeKey(key), step: 0 }) - 1;
       asked.set(key, question);
     }
     return { first, second, question };
   });
+  return { comparisons, questions };
 }
 
 function orderedPairs(

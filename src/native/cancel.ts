@@ -29,3 +29,45 @@ export async function withCancel<T>(
     await addon.dispose(token);
   }
 }
+
+interface SharedToken {
+  token: NativeHandle;
+  users: number;
+  release(): void;
+}
+
+const shared = new WeakMap<AbortSignal, SharedToken>();
+
+/** The same with one token and one listener for all work that is under way with the signal: for many small requests. */
+export async function withSharedCancel<T>(
+  addon: NativeAddon,
+  signal: AbortSignal | undefined,
+  run: (token: NativeHandle) => Promise<T>,
+): Promise<T> {
+  if (!signal) return withCancel(addon, signal, run);
+  if (signal.aborted) throw cancelled(signal);
+  const use = shared.get(signal) ?? share(addon, signal);
+  use.users++;
+  try {
+    return await run(use.token);
+  } catch (error) {
+    if (signal.aborted && toStepwardError(error).code === 'CANCELLED') throw cancelled(signal);
+    throw error;
+  } finally {
+    if (--use.users === 0) use.release();
+  }
+}
+
+function share(addon: NativeAddon, signal: AbortSignal): SharedToken {
+  const token = addon.createCancelToken();
+  const onAbort = () => addon.cancel(token);
+  signal.addEventListener('abort', onAbort, { once: true });
+  const release = (): void => {
+    shared.delete(signal);
+    signal.removeEventListener('abort', onAbort);
+    void addon.dispose(token);
+  };
+  const made = { token, users: 0, release };
+  shared.set(signal, made);
+  return made;
+}

@@ -22,8 +22,10 @@ export interface NativeModelOptions {
   dtype: 'auto' | 'float32' | 'bfloat16';
   /** Set: random weights from config.json alone. */
   initSeed?: bigint;
-  /** Bytes the generation KV cache may take. */
+  /** Bytes that keys and values of the rollout engine may take. */
   kvBudgetBytes: number;
+  /** false: no prefix is shared, for measurements. */
+  sharePrefixes: boolean;
 }
 
 export interface ModelInfo {
@@ -38,19 +40,13 @@ export interface ModelInfo {
   dtype: string;
 }
 
-export interface NativeGenerateRequest {
-  forest: ForestData;
-  /** [N] segments to continue after. */
-  nodes: Int32Array;
-  samples: number;
+/** See SamplingOptions in native/include/stepward/rollout.h. */
+export interface NativeSampling {
   seed: bigint;
-  /** [N] */
-  treeKeys: BigUint64Array;
-  /** [N] */
-  steps: Int32Array;
-  firstCandidate: number;
+  /** 0: greedy. */
   temperature: number;
   topP: number;
+  /** 0: off. */
   topK: number;
   minNewTokens: number;
   maxNewTokens: number;
@@ -59,10 +55,23 @@ export interface NativeGenerateRequest {
   stop: string[];
 }
 
-export interface NativeGenerateResult {
-  /** Rows end to end, row = node * samples + sample; EOS and stop tokens included. */
+export interface NativeGenerateRequest extends NativeSampling {
+  forest: ForestData;
+  /** [N] segments to continue after. */
+  nodes: Int32Array;
+  samples: number;
+  /** [N] */
+  treeKeys: BigUint64Array;
+  /** [N] */
+  steps: Int32Array;
+  firstCandidate: number;
+}
+
+/** Sampled rows end to end. */
+export interface NativeCandidates {
+  /** EOS and stop tokens included. */
   tokens: Int32Array;
-  /** [N * samples + 1] */
+  /** [rows + 1] */
   offsets: Int32Array;
   /** Per token: raw log-prob (temperature 1, nothing truncated). */
   logprobs: Float32Array;
@@ -70,10 +79,47 @@ export interface NativeGenerateResult {
   samplingLogprobs: Float32Array;
   /** Per token: log of the mass that top-k and top-p kept. */
   logKept: Float32Array;
-  /** [N * samples] 0 stop, 1 eos, 2 length. */
+  /** [rows] 0 stop, 1 eos, 2 length. */
   finish: Uint8Array;
+}
+
+/** Row r = node * samples + sample. */
+export interface NativeGenerateResult extends NativeCandidates {
   computedTokens: number;
   prefixFreeTokens: number;
+}
+
+export interface NativeForkRequest extends NativeSampling {
+  /** Of each node. */
+  samples: number;
+  /** [nodes] Random stream of the tree; step and candidate number are part of it. */
+  treeKeys: BigUint64Array;
+  /** [nodes] */
+  steps: Int32Array;
+  firstCandidate: number;
+}
+
+/** Row r = node * samples + sample; it is node number firstNode + r. */
+export interface NativeForkResult extends NativeCandidates {
+  firstNode: number;
+}
+
+/** See RolloutCounters in native/include/stepward/rollout.h. */
+export interface RolloutCounters {
+  promptTokensComputed: number;
+  promptTokensPrefixFree: number;
+  sampledTokens: number;
+  evictedTokens: number;
+  lookups: number;
+  hits: number;
+  steps: number;
+  decodeSteps: number;
+  decodeRows: number;
+  prefillSeconds: number;
+  decodeSeconds: number;
+  peakKvBytes: number;
+  liveSegments: number;
+  cachedSegments: number;
 }
 
 export interface NativeReadoutResult {
@@ -198,12 +244,42 @@ export interface NativeAddon {
     engine: NativeHandle,
     forest: ForestData,
     scored: Uint8Array,
-    maxTokens: number,
     cancel: NativeHandle,
   ): Promise<NativeScoreResult>;
   saveModel(engine: NativeHandle, directory: string): Promise<void>;
   /** Hash of the weights (hex), the same for the same values and names. */
   weightsHash(engine: NativeHandle): Promise<string>;
+
+  // The rollout engine's tree. Nodes are numbers; one that could not be made fails what uses it.
+  /** The segments of a forest below `parent` (0: as roots); segment s is node number s + what is returned. */
+  rolloutPlant(engine: NativeHandle, parent: number, forest: ForestData): number;
+  rolloutRelease(engine: NativeHandle, nodes: Float64Array): void;
+  /** Lower priority first. */
+  rolloutFork(
+    engine: NativeHandle,
+    nodes: Float64Array,
+    request: NativeForkRequest,
+    priority: number,
+    cancel: NativeHandle,
+  ): Promise<NativeForkResult>;
+  /** Log-probs of every token of the suffixes after the node, suffix i being tokens[offsets[i]..offsets[i+1]). */
+  rolloutScore(
+    engine: NativeHandle,
+    node: number,
+    tokens: Int32Array,
+    offsets: Int32Array,
+    priority: number,
+    cancel: NativeHandle,
+  ): Promise<Float32Array>;
+  /** [nodes, labels] log-probs of each label as the next token after each node. */
+  rolloutReadout(
+    engine: NativeHandle,
+    nodes: Float64Array,
+    labels: Int32Array,
+    priority: number,
+    cancel: NativeHandle,
+  ): Promise<Float32Array>;
+  rolloutCounters(engine: NativeHandle): Promise<RolloutCounters>;
 
   /** An engine has at most one live trainer. */
   createTrainer(engine: NativeHandle, options: NativeTrainerOptions): Promise<NativeHandle>;

@@ -1,11 +1,13 @@
 // A loaded model on its own native thread: sampling, scoring and saving as promises that take an AbortSignal. Jobs of an
-// engine run one at a time in the order they were called. Knows token ids and tensors' results, no text and no prompts.
+// engine run one at a time in the order they were called; requests of its tree run together, and other jobs wait for
+// those before them. Knows token ids and tensors' results, no text and no prompts.
 
 import { callNative } from './call.js';
 import { withCancel } from './cancel.js';
 import type { NativeAddon, NativeGenerateRequest, NativeHandle } from './contract.js';
 import { loadAddon } from './load.js';
-import { defined, toSeed } from './options.js';
+import { defined, nativeSampling, toSeed } from './options.js';
+import { TokenTree } from './token-tree.js';
 import { nativeTrainerOptions, Trainer } from './trainer.js';
 import type {
   EngineLike,
@@ -20,10 +22,11 @@ import type {
 } from './types.js';
 
 const DEFAULT_KV_BUDGET_BYTES = 2 ** 31;
-const DEFAULT_SCORE_TOKENS = 8192;
 
 export class Engine implements EngineLike, AsyncDisposable {
   readonly info: ModelInfo;
+  /** The rollout engine's token tree: many requests at once, and prefixes that stay computed between them. */
+  readonly tree: TokenTree;
   readonly #addon: NativeAddon;
   readonly #handle: NativeHandle;
 
@@ -31,6 +34,7 @@ export class Engine implements EngineLike, AsyncDisposable {
     this.#addon = addon;
     this.#handle = handle;
     this.info = addon.modelInfo(handle);
+    this.tree = new TokenTree(addon, handle, this.info.eosIds);
   }
 
   /** Loads a Hugging Face folder, or with `initSeed` its config.json alone and random weights. */
@@ -42,6 +46,7 @@ export class Engine implements EngineLike, AsyncDisposable {
         device: 'auto' as const,
         dtype: 'auto' as const,
         kvBudgetBytes: DEFAULT_KV_BUDGET_BYTES,
+        sharePrefixes: true,
         ...defined(rest),
         directory: rest.directory,
         ...(initSeed !== undefined && { initSeed: toSeed(initSeed, 'initSeed') }),
@@ -96,11 +101,10 @@ export class Engine implements EngineLike, AsyncDisposable {
   score(
     forest: ForestData,
     scored: Uint8Array,
-    options: { maxTokens?: number; signal?: AbortSignal } = {},
+    { signal }: { signal?: AbortSignal } = {},
   ): Promise<ScoreResult> {
-    const { maxTokens = DEFAULT_SCORE_TOKENS, signal } = options;
     return callNative(() =>
-      withCancel(this.#addon, signal, (token) => this.#addon.score(this.#handle, forest, scored, maxTokens, token)),
+      withCancel(this.#addon, signal, (token) => this.#addon.score(this.#handle, forest, scored, token)),
     );
   }
 
@@ -135,23 +139,15 @@ export class Engine implements EngineLike, AsyncDisposable {
   }
 
   #nativeRequest(request: GenerateRequest): NativeGenerateRequest {
-    const { seed = 0, nodes, ...rest } = request;
+    const { forest, nodes } = request;
     return {
       samples: 1,
       treeKeys: BigUint64Array.from(nodes, (_, i) => BigInt(i)),
       steps: new Int32Array(nodes.length),
       firstCandidate: 0,
-      temperature: 1,
-      topP: 1,
-      topK: 0,
-      minNewTokens: 0,
-      maxNewTokens: 256,
-      eosIds: Int32Array.from(this.info.eosIds),
-      stop: [],
-      ...defined(rest),
-      forest: request.forest,
+      ...nativeSampling(request, this.info.eosIds),
+      forest,
       nodes,
-      seed: toSeed(seed, 'seed'),
     };
   }
 }

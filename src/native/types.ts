@@ -4,6 +4,8 @@
 import type {
   ForestData,
   ModelInfo,
+  NativeForkRequest,
+  NativeForkResult,
   NativeGenerateRequest,
   NativeGenerateResult,
   NativeLoraOptions,
@@ -13,9 +15,10 @@ import type {
   NativeScoreResult,
   NativeSftBatch,
   NativeSftResult,
+  RolloutCounters,
 } from './contract.js';
 
-export type { ForestData, ModelInfo, PreferenceLossKind } from './contract.js';
+export type { ForestData, ModelInfo, PreferenceLossKind, RolloutCounters } from './contract.js';
 
 export interface EngineOptions {
   directory: string;
@@ -23,8 +26,10 @@ export interface EngineOptions {
   dtype?: 'auto' | 'float32' | 'bfloat16';
   /** Set: random weights from the folder's config.json. */
   initSeed?: number;
-  /** Default 2 GiB. */
+  /** Memory for keys and values of the rollout engine. Default 2 GiB. */
   kvBudgetBytes?: number;
+  /** Default true. false: no prefix is computed or read once for several rows; for measurements. */
+  sharePrefixes?: boolean;
   signal?: AbortSignal;
 }
 
@@ -36,6 +41,34 @@ export interface GenerateRequest extends Partial<Omit<NativeGenerateRequest, 'fo
   seed?: number;
 }
 export type GenerateResult = NativeGenerateResult;
+
+/** A segment of the rollout engine's tree that its caller holds. */
+export type NodeNumber = number;
+/** Defaults as GenerateRequest's; treeKeys 0, 1, 2, ..., steps 0. */
+export interface ForkRequest extends Partial<Omit<NativeForkRequest, 'seed'>> {
+  seed?: number;
+}
+export type ForkResult = NativeForkResult;
+
+export interface RequestOptions {
+  signal?: AbortSignal | undefined;
+  /** Lower first: one number for all requests of a tree makes the engine finish open trees first. Default 0. */
+  priority?: number;
+}
+
+/** See TokenTree in token-tree.ts. */
+export interface TokenTreeLike {
+  open(ids: ArrayLike<number>): NodeNumber;
+  append(node: NodeNumber, ids: ArrayLike<number>): NodeNumber;
+  plant(forest: ForestData, parent?: NodeNumber): NodeNumber;
+  release(nodes: ArrayLike<NodeNumber>): void;
+  commit(node: NodeNumber, fork: Pick<ForkResult, 'firstNode' | 'finish'>): void;
+  fork(nodes: ArrayLike<NodeNumber>, request: ForkRequest, options?: RequestOptions): Promise<ForkResult>;
+  readout(nodes: ArrayLike<NodeNumber>, labels: Int32Array, options?: RequestOptions): Promise<Float32Array>;
+  score(node: NodeNumber, suffixes: readonly ArrayLike<number>[], options?: RequestOptions): Promise<Float32Array[]>;
+  counters(): Promise<RolloutCounters>;
+}
+
 export type ReadoutResult = NativeReadoutResult;
 export type ScoreResult = NativeScoreResult;
 export type PreferenceBatch = NativePreferenceBatch;
@@ -68,18 +101,14 @@ export interface TrainerLike {
 
 export interface EngineLike {
   readonly info: ModelInfo;
+  readonly tree: TokenTreeLike;
   setTokenBytes(bytes: Uint8Array, offsets: Int32Array): Promise<void>;
   generate(
     request: GenerateRequest,
     options?: { signal?: AbortSignal; onProgress?: (rowsDone: number) => void },
   ): Promise<GenerateResult>;
   readout(forest: ForestData, nodes: Int32Array, labels: Int32Array, signal?: AbortSignal): Promise<ReadoutResult>;
-  /** maxTokens: micro-batch size in tokens, default 8192. */
-  score(
-    forest: ForestData,
-    scored: Uint8Array,
-    options?: { maxTokens?: number; signal?: AbortSignal },
-  ): Promise<ScoreResult>;
+  score(forest: ForestData, scored: Uint8Array, options?: { signal?: AbortSignal }): Promise<ScoreResult>;
   save(directory: string): Promise<void>;
   weightsHash(): Promise<string>;
   createTrainer(options?: TrainerOptions): Promise<TrainerLike>;

@@ -17,7 +17,8 @@ interface CutTemplate<Slot extends string> {
 /** What the judge is shown. All but the problem are token ids. */
 export interface JudgeView {
   problem: string;
-  steps: ArrayLike<number>;
+  /** The accepted steps, end to end or one by one: where they are cut does not change the prompt's ids. */
+  steps: ArrayLike<number> | readonly ArrayLike<number>[];
   a: ArrayLike<number>;
   b: ArrayLike<number>;
 }
@@ -31,6 +32,8 @@ export class CompiledPrompts {
   readonly #solve: CutTemplate<'problem'>;
   readonly #judge: CutTemplate<JudgeSlot>;
   readonly #bos: number[];
+  /** BOS and the judge template's text before its first slot, on their own. */
+  readonly #header: number[];
   readonly #encoder: PieceEncoder;
   readonly #blank = new Map<number, boolean>();
 
@@ -55,6 +58,7 @@ export class CompiledPrompts {
     this.#encoder = new PieceEncoder(codec);
     this.#solve = this.#cut(format.solve, SOLVE_SLOTS);
     this.#judge = this.#cut(format.judge, JUDGE_SLOTS);
+    this.#header = [...this.#bos, ...this.#encoder.encode(this.#judge.texts[0] as string, { start: true })];
   }
 
   /** What `make` gives, with the texts it needs encoded together: quick for many prompts. It must do nothing else. */
@@ -70,27 +74,64 @@ export class CompiledPrompts {
 
   /** The prompt a critique continues. `readout`: with the readout suffix, so that the next token is a label. */
   judge(view: JudgeView, readout = false): number[] {
+    return this.judgeParts(view, readout).flat();
+  }
+
+  /**
+   * The same prompt in the parts that prompts share: what stands before any problem, the problem, each accepted step,
+   * up to the end of the candidate shown first, and the rest. The cuts depend on the prompt alone.
+   */
+  judgeParts(view: JudgeView, readout = false): number[][] {
     const { texts, slots } = this.#judge;
-    const ids = [...this.#bos];
+    const parts: number[][] = [];
+    let part = [...this.#bos];
     let text = texts[0] as string;
     let start = true;
     const flush = (): void => {
-      append(ids, this.#encoder.encode(text, { start }));
+      append(part, this.#encoder.encode(text, { start }));
       start = false;
     };
+    const cut = (): void => {
+      if (part.length > 0) parts.push(part);
+      part = [];
+    };
+    let candidates = 0;
     for (const [i, slot] of slots.entries()) {
       const after = texts[i + 1] as string;
       if (slot === 'problem') {
         text += view.problem.trim() + after;
+        continue;
+      }
+      flush();
+      text = after;
+      if (slot === 'steps') {
+        cut();
+        for (const step of stepsOf(view.steps)) {
+          append(part, step);
+          cut();
+        }
       } else {
-        flush();
-        append(ids, view[slot]);
-        text = after;
+        append(part, view[slot]);
+        if (++candidates === 1) cut();
       }
     }
     flush();
-    if (readout) append(ids, this.#encoder.encode(this.format.readout.suffix));
-    return ids;
+    if (readout) append(part, this.#encoder.encode(this.format.readout.suffix));
+    cut();
+    return this.#cutHeader(parts);
+  }
+
+  /** Cuts the text before the problem off the first part, as far as the tokenizer keeps it apart from what follows. */
+  #cutHeader(parts: number[][]): number[][] {
+    const [first, ...rest] = parts;
+    if (!first || this.#judge.slots[0] !== 'problem') return parts;
+    const header = this.#header;
+    let shared = 0;
+    while (shared < header.length && header[shared] === first[shared]) shared++;
+    // Fewer than all but the last two: this problem changed how its header is tokenised.
+    const cut = header.length - 2;
+    if (cut < 1 || shared < cut || cut >= first.length) return parts;
+    return [first.slice(0, cut), first.slice(cut), ...rest];
   }
 
   /** Ids of one written step: with its delimiter, or with EOS where it ends the solution. */
@@ -196,6 +237,11 @@ function leadingSpecials(codec: TextCodec): number[] {
     if (plain.every((id, i) => special[start + i] === id)) return special.slice(0, start);
   }
   return [];
+}
+
+function stepsOf(steps: JudgeView['steps']): readonly ArrayLike<number>[] {
+  if (steps.length === 0) return [];
+  return typeof steps[0] === 'number' ? [steps as ArrayLike<number>] : (steps as readonly ArrayLike<number>[]);
 }
 
 function append(ids: number[], more: ArrayLike<number>): void {

@@ -2,7 +2,7 @@
 // and reference log-probs are computed once, on the packing of the first epoch, so that step 0 is exactly ln 2.
 
 import { StepwardError } from '../errors.js';
-import type { EngineLike, PreferenceBatch, TrainerLike } from '../native/types.js';
+import type { EngineLike, PreferenceBatch } from '../native/types.js';
 import { PreferenceMeter } from './metrics.js';
 import { type ResolvedPreference, resolvePreference } from './options.js';
 import { flattenTrees, type PackedPairs, type Pair, packForest, packPairs, unpackedTokens } from './pairs.js';
@@ -37,16 +37,24 @@ export async function trainPreference(
       async prepare(trainer) {
         let computed = 0;
         const total = Math.min(plan.total, plan.perEpoch);
-        for (const step of plan.steps()) {
-          if (step.index >= total) break;
-          for (const batch of packPairs(pairsOf(step), options.microBatchTokens)) {
-            throwIfAborted(hooks.signal);
-            const packed = packForest(batch);
-            const logprobs = await referenceLogprobs(engine, trainer, packed, options, hooks);
-            reference.store(batch, packed, logprobs);
-            computed += packed.forest.tokens.length;
+        // Another model too goes through a trainer: by the same routine and packing equal weights give equal log-probs.
+        const other = hooks.reference === engine ? undefined : hooks.reference;
+        const referee = other ? await other.createTrainer({ optimizer: 'sgd' }) : trainer;
+        try {
+          for (const step of plan.steps()) {
+            if (step.index >= total) break;
+            for (const batch of packPairs(pairsOf(step), options.microBatchTokens)) {
+              throwIfAborted(hooks.signal);
+              const packed = packForest(batch);
+              const none = new Float32Array(packed.completionOffsets.length - 1);
+              const asked = nativeBatch(packed, none, options, packed.chosen.length, 1);
+              reference.store(batch, packed, await referee.referenceLogprobs(asked, hooks.signal));
+              computed += packed.forest.tokens.length;
+            }
+            hooks.onReference?.(step.index + 1, total);
           }
-          hooks.onReference?.(step.index + 1, total);
+        } finally {
+          if (other) await referee.dispose();
         }
         return computed;
       },
@@ -95,37 +103,6 @@ function nativeBatch(
 ): PreferenceBatch {
   const { loss, beta, labelSmoothing, sftWeight } = options;
   return { ...packed, reference, loss, beta, labelSmoothing, sftWeight, pairNorm, tokenNorm };
-}
-
-/** [C] log-prob of each completion under the reference model, by the same packing as in training. */
-async function referenceLogprobs(
-  engine: EngineLike,
-  trainer: TrainerLike,
-  packed: PackedPairs,
-  options: ResolvedPreference,
-  hooks: TrainingHooks,
-): Promise<Float32Array> {
-  const completions = packed.completionOffsets.length - 1;
-  if (!hooks.reference || hooks.reference === engine) {
-    const batch = nativeBatch(packed, new Float32Array(completions), options, packed.chosen.length, 1);
-    return trainer.referenceLogprobs(batch, hooks.signal);
-  }
-  const { forest, completionOffsets, completionSegments } = packed;
-  const scored = new Uint8Array(forest.parents.length);
-  for (const segment of completionSegments) scored[segment] = 1;
-  const { logprobs } = await hooks.reference.score(forest, scored, {
-    maxTokens: Math.max(1, forest.tokens.length),
-    ...(hooks.signal && { signal: hooks.signal }),
-  });
-  return Float32Array.from({ length: completions }, (_, c) => {
-    let sum = 0;
-    for (let k = completionOffsets[c] as number; k < (completionOffsets[c + 1] as number); k++) {
-      const segment = completionSegments[k] as number;
-      for (let t = forest.offsets[segment] as number; t < (forest.offsets[segment + 1] as number); t++)
-        sum += logprobs[t] as number;
-    }
-    return sum;
-  });
 }
 
 /** Reference log-probs by pair: later epochs pack the pairs differently. */

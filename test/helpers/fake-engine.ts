@@ -7,15 +7,21 @@ import { StepwardError } from '../../src/errors.js';
 import type { ForestData } from '../../src/native/contract.js';
 import type {
   EngineLike,
+  ForkRequest,
+  ForkResult,
   GenerateRequest,
   GenerateResult,
   ModelInfo,
+  NodeNumber,
   PreferenceBatch,
   PreferenceResult,
   ReadoutResult,
+  RequestOptions,
+  RolloutCounters,
   ScoreResult,
   SftBatch,
   SftResult,
+  TokenTreeLike,
   TrainerLike,
 } from '../../src/native/types.js';
 import { deriveSeed, randomNumbers } from '../../src/random.js';
@@ -46,8 +52,9 @@ export interface FakeOptions {
 export class FakeEngine implements EngineLike {
   readonly info: ModelInfo;
   readonly codec = new CharacterCodec();
-  /** Every generate request, in order. */
-  readonly requests: GenerateRequest[] = [];
+  readonly tree = new FakeTree(this);
+  /** Every generate request and every fork, in order. */
+  readonly requests: (GenerateRequest | ForkRequest)[] = [];
   readouts = 0;
   disposed = false;
   skill: number;
@@ -145,6 +152,124 @@ export class FakeEngine implements EngineLike {
 
   async dispose(): Promise<void> {
     this.disposed = true;
+  }
+}
+
+/** Nodes are their whole paths; each distinct path is computed once. */
+class FakeTree implements TokenTreeLike {
+  readonly #nodes = new Map<NodeNumber, number[]>();
+  readonly #computed = new Set<string>();
+  #last = 0;
+  #counts = { computed: 0, prefixFree: 0, sampled: 0 };
+
+  constructor(readonly engine: FakeEngine) {}
+
+  /** Nodes that are held. */
+  get held(): number {
+    return this.#nodes.size;
+  }
+
+  open(ids: ArrayLike<number>): NodeNumber {
+    return this.#add(Array.from(ids));
+  }
+
+  append(node: NodeNumber, ids: ArrayLike<number>): NodeNumber {
+    return this.#add([...this.#path(node), ...Array.from(ids)]);
+  }
+
+  plant(forest: ForestData, parent?: NodeNumber): NodeNumber {
+    const above = parent ? this.#path(parent) : [];
+    const numbers = Array.from(forest.parents, (_, s) => this.#add([...above, ...pathIds(forest, s)]));
+    return numbers[0] as number;
+  }
+
+  release(nodes: ArrayLike<NodeNumber>): void {
+    for (const node of Array.from(nodes)) {
+      if (!this.#nodes.delete(node)) throw new Error(`node ${node} was not held`);
+    }
+  }
+
+  commit(node: NodeNumber, { firstNode, finish }: Pick<ForkResult, 'firstNode' | 'finish'>): void {
+    this.release(Array.from(finish, (_, i) => firstNode + i).filter((other) => other !== node));
+  }
+
+  async fork(
+    nodes: ArrayLike<NodeNumber>,
+    request: ForkRequest,
+    { signal }: RequestOptions = {},
+  ): Promise<ForkResult> {
+    const paths = Array.from(nodes, (node) => this.#compute(node, request.samples ?? 1));
+    const tokens = paths.flat();
+    const offsets = [0];
+    for (const path of paths) offsets.push((offsets.at(-1) as number) + path.length);
+    const forest = {
+      tokens: Int32Array.from(tokens),
+      offsets: Int32Array.from(offsets),
+      parents: new Int32Array(paths.length).fill(-1),
+    };
+    const all = { ...request, forest, nodes: Int32Array.from(paths.keys()) };
+    const result = await this.engine.generate(all, signal ? { signal } : {});
+    const samples = request.samples ?? 1;
+    const rows = Array.from(result.finish, (_, row) => {
+      const ids = Array.from(result.tokens.subarray(result.offsets[row], result.offsets[row + 1]));
+      return this.#add([...(paths[Math.floor(row / samples)] as number[]), ...ids]);
+    });
+    this.#counts.sampled += result.tokens.length;
+    return { ...result, firstNode: rows[0] as number };
+  }
+
+  async readout(nodes: ArrayLike<NodeNumber>, labels: Int32Array): Promise<Float32Array> {
+    this.engine.readouts++;
+    const { labels: read } = this.engine.options;
+    if (!read) throw new Error('this fake engine has no labels');
+    const paths = Array.from(nodes, (node) => this.#compute(node, 1));
+    return Float32Array.from(paths.flatMap((path) => read(this.engine.codec.decode(path)).slice(0, labels.length)));
+  }
+
+  async score(_node: NodeNumber, suffixes: readonly ArrayLike<number>[]): Promise<Float32Array[]> {
+    return suffixes.map((ids) => new Float32Array(ids.length).fill(-0.25));
+  }
+
+  async counters(): Promise<RolloutCounters> {
+    return {
+      promptTokensComputed: this.#counts.computed,
+      promptTokensPrefixFree: this.#counts.prefixFree,
+      sampledTokens: this.#counts.sampled,
+      evictedTokens: 0,
+      lookups: 0,
+      hits: 0,
+      steps: 0,
+      decodeSteps: 0,
+      decodeRows: 0,
+      prefillSeconds: 0,
+      decodeSeconds: 0,
+      peakKvBytes: 0,
+      liveSegments: this.held,
+      cachedSegments: 0,
+    };
+  }
+
+  #add(path: number[]): NodeNumber {
+    this.#nodes.set(++this.#last, path);
+    return this.#last;
+  }
+
+  #path(node: NodeNumber): number[] {
+    const path = this.#nodes.get(node);
+    if (!path) throw new Error(`node ${node} is not held`);
+    return path;
+  }
+
+  #compute(node: NodeNumber, rows: number): number[] {
+    const path = this.#path(node);
+    this.#counts.prefixFree += rows * path.length;
+    for (let end = path.length; end > 0; end--) {
+      const key = path.slice(0, end).join();
+      if (this.#computed.has(key)) break;
+      this.#computed.add(key);
+      this.#counts.computed++;
+    }
+    return path;
   }
 }
 

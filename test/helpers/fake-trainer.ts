@@ -14,8 +14,8 @@ export interface FakeTrainer extends TrainerLike {
   scale: number;
 }
 
-/** An engine that only trains, and its trainer. `decay`: what apply() multiplies the scale by. */
-export function fakeTrainerEngine(decay = 0.5): { engine: EngineLike; trainer: FakeTrainer } {
+/** An engine that only trains, and its trainer. `decay`: what apply() multiplies the scale by. `reference`: scale of the reference log-probs. */
+export function fakeTrainerEngine(decay = 0.5, reference = 1): { engine: EngineLike; trainer: FakeTrainer } {
   const segmentLogprob = (batch: PreferenceBatch, segment: number, scale: number): number => {
     const { tokens, offsets } = batch.forest;
     return -scale * tokens.subarray(offsets[segment], offsets[segment + 1]).reduce((sum, id) => sum + cost(id), 0);
@@ -67,7 +67,7 @@ export function fakeTrainerEngine(decay = 0.5): { engine: EngineLike; trainer: F
     },
     async referenceLogprobs(batch) {
       trainer.calls.push('reference');
-      return completions(batch, 1);
+      return completions(batch, reference);
     },
     async apply(learningRate) {
       trainer.calls.push('apply');

@@ -30,7 +30,7 @@ beforeAll(() => {
 
 async function withHandles<T>(use: (token: NativeHandle, engine: NativeHandle) => Promise<T>): Promise<T> {
   const token = addon.createCancelToken();
-  const options = { directory, device: 'cpu', dtype: 'float32', initSeed: 1n, kvBudgetBytes: 1e9 } as const;
+  const options = { directory, device: 'cpu', dtype: 'float32', initSeed: 1n, kvBudgetBytes: 1e9, sharePrefixes: true } as const;
   const engine = await addon.loadModel(options, token);
   try {
     return await use(token, engine);
@@ -59,7 +59,7 @@ describe('handles', () => {
     await withHandles(async (token, engine) => {
       const trainer = await addon.createTrainer(engine, adamw);
       const score = (e: unknown, t: unknown) =>
-        addon.score(e as NativeHandle, smallForest(), all, 64, t as NativeHandle);
+        addon.score(e as NativeHandle, smallForest(), all, t as NativeHandle);
       await expect(score(trainer, token)).rejects.toEqual(
         invalid('engine: expected a handle of kind engine, got trainer'),
       );
@@ -104,7 +104,7 @@ describe('handles', () => {
     const collect = runInNewContext('gc') as () => void;
     await (async () => {
       const token = addon.createCancelToken();
-      const options = { directory, device: 'cpu', dtype: 'float32', initSeed: 1n, kvBudgetBytes: 1e9 } as const;
+      const options = { directory, device: 'cpu', dtype: 'float32', initSeed: 1n, kvBudgetBytes: 1e9, sharePrefixes: true } as const;
       const engine = await addon.loadModel(options, token);
       await addon.createTrainer(engine, adamw);
       expect(addon.debugLiveHandles()).toBe(3);
@@ -142,7 +142,7 @@ describe('an engine and its trainer', () => {
     await withHandles(async (token, engine) => {
       const trainer = await addon.createTrainer(engine, adamw);
       const work = addon.accumulateSft(trainer, sft(), token);
-      const score = addon.score(engine, smallForest(), all, 64, token);
+      const score = addon.score(engine, smallForest(), all, token);
       await Promise.all([addon.dispose(trainer), addon.dispose(engine)]);
       expect((await work).scoredTokens).toBe(4);
       expect((await score).logprobs).toHaveLength(6);

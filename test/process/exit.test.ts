@@ -84,7 +84,7 @@ describe('a process with work in flight', () => {
     const result = await runScript(`
       ${generating}
       const other = await load(addon, addon.createCancelToken());
-      addon.score(other, forest, Uint8Array.of(1), 64, token);
+      addon.score(other, forest, Uint8Array.of(1), token);
     `);
     expect(result).toMatchObject({ code: 1, signal: null, stderr: expect.stringContaining('INVALID_ARGUMENT') });
   });
@@ -111,7 +111,7 @@ describe('a process with work in flight', () => {
     const result = await runScript(`
       const addon = open(), token = addon.createCancelToken();
       load(addon, token)
-        .then((engine) => addon.score(engine, forest, Uint8Array.of(1, 1), 64, token))
+        .then((engine) => addon.score(engine, forest, Uint8Array.of(1, 1), token))
         .then((result) => console.log('scored', result.logprobs.length));
     `);
     expect(result).toEqual({ code: 0, signal: null, stdout: 'scored 4\n', stderr: '' });

@@ -12,7 +12,7 @@ const workers = `
   const message = (worker) => new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject));
   const ended = (worker) => new Promise((resolve) => worker.once('exit', resolve));
   const score = "const addon = open(), token = addon.createCancelToken(), engine = await load(addon, token);" +
-    "const { logprobs } = await addon.score(engine, forest, Uint8Array.of(1, 1), 64, token);" +
+    "const { logprobs } = await addon.score(engine, forest, Uint8Array.of(1, 1), token);" +
     "parentPort.postMessage(Array.from(logprobs));";
   const generate = "const addon = open(), token = addon.createCancelToken(), engine = await load(addon, token, large);" +
     "addon.generate(engine, endless, token, () => {}); parentPort.postMessage('running');";
@@ -35,7 +35,7 @@ describe('worker threads', () => {
       const [a, b] = [work(score), work(score)];
       const theirs = Promise.all([message(a), message(b)]);
       const addon = open(), token = addon.createCancelToken(), engine = await load(addon, token);
-      const { logprobs } = await addon.score(engine, forest, Uint8Array.of(1, 1), 64, token);
+      const { logprobs } = await addon.score(engine, forest, Uint8Array.of(1, 1), token);
       const own = JSON.stringify(Array.from(logprobs));
       for (const values of await theirs) console.log(JSON.stringify(values) === own);
       console.log(addon.debugLiveHandles());

@@ -1,5 +1,4 @@
 import { describe, expect, it } from 'vitest';
-import type { EngineLike } from '../../src/native/types.js';
 import { trainPreference } from '../../src/training/preference.js';
 import type { PreferenceTree, StepMetrics } from '../../src/training/types.js';
 import { cost, fakeTrainerEngine } from '../helpers/fake-trainer.js';
@@ -92,21 +91,13 @@ describe('trainPreference', () => {
     }
   });
 
-  it('takes the reference from another engine by the same packing, and only the completions of it', async () => {
+  it('takes the reference from another engine by the same routine and packing', async () => {
     const { engine, trainer } = fakeTrainerEngine();
-    const score: EngineLike['score'] = async (forest, scored, options) => {
-      expect(options?.maxTokens).toBe(forest.tokens.length);
-      const logprobs = new Float32Array(forest.tokens.length).fill(Number.NaN);
-      for (const [s, wanted] of scored.entries()) {
-        for (let t = forest.offsets[s] as number; wanted && t < (forest.offsets[s + 1] as number); t++) {
-          logprobs[t] = -2 * cost(forest.tokens[t] as number);
-        }
-      }
-      return { logprobs, computedTokens: forest.tokens.length };
-    };
+    const other = fakeTrainerEngine(0.5, 2);
     const steps: StepMetrics[] = [];
-    const reference = { score } as unknown as EngineLike;
-    await trainPreference(engine, makeTrees(1), { beta: 1 }, { reference, onStep: (metrics) => steps.push(metrics) });
+    const hooks = { reference: other.engine, onStep: (metrics: StepMetrics) => void steps.push(metrics) };
+    await trainPreference(engine, makeTrees(1), { beta: 1 }, hooks);
+    expect(other.trainer.calls).toEqual(['reference', 'dispose']);
     expect(trainer.calls).not.toContain('reference');
     // The policy is more likely by one cost of every token.
     expect(steps[0]?.['rewards/chosen']).toBeCloseTo((sum([3, 4]) + sum([5])) / 2, 6);

@@ -2,7 +2,7 @@
 
 import { describe, expect, it } from 'vitest';
 import { judgeSchema, searchSchema, selectSchema } from '../../src/config/recipe.js';
-import { judgeContests } from '../../src/loop/judge.js';
+import { judgeContest } from '../../src/loop/judge.js';
 import { type SearchOptions, searchSteps } from '../../src/loop/search.js';
 import { emptyCounts } from '../../src/loop/types.js';
 import { EOS } from '../helpers/fake-codec.js';
@@ -45,12 +45,27 @@ describe('step search', () => {
     for (const { candidates, rejected } of pairs) expect(right(candidates[rejected as number]?.text ?? '')).toBe(0);
   });
 
-  it('makes two engine calls a round for all problems together', async () => {
-    const { engine, trees } = await search({ select: { max_rollbacks: 0 } }, { slip: 0.5 });
-    const rounds = Math.max(...trees.map(({ steps }) => steps.length));
-    expect(engine.requests.length).toBeLessThanOrEqual(2 * rounds);
-    expect(engine.requests[0]?.nodes.length).toBe(PROBLEMS.length);
-    expect(engine.requests[0]?.samples).toBe(6);
+  it('asks the engine twice a step, and lets go of every node', async () => {
+    const { engine, trees } = await search({}, { slip: 0.5 });
+    const steps = trees.reduce((sum, { steps, discarded }) => sum + steps.length + discarded.length, 0);
+    const forks = engine.requests.filter(({ samples }) => samples === 6);
+    expect(forks.length).toBe(steps);
+    expect(engine.requests.length).toBeLessThanOrEqual(2 * forks.length);
+    expect(engine.tree.held).toBe(0);
+  });
+
+  it('searches no more problems at once than it is told, earlier ones first', async () => {
+    const open: number[] = [];
+    const { policy } = await sumsPolicy({ slip: 0.5 });
+    await searchSteps(policy, PROBLEMS, {
+      ...optionsOf({ search: { open_trees: 3 } }),
+      onProgress: (progress) => open.push(progress.open),
+    });
+    expect(Math.max(...open)).toBe(3);
+    const one = await search({ search: { open_trees: 1 } }, { slip: 0.5 });
+    const many = await search({ search: { open_trees: 50 } }, { slip: 0.5 });
+    expect(one.trees).toEqual(many.trees);
+    expect(one.counts).toEqual(many.counts);
   });
 
   it('merges identical candidates and counts them', async () => {
@@ -248,7 +263,7 @@ describe('step search', () => {
     expect(counts.verdicts).toBeGreaterThan(0);
     // Each question is asked once: at most 3 looks, so 6 ordered pairs of them.
     const asked = engine.requests.filter(({ samples }) => samples === 1);
-    for (const { nodes } of asked) expect(nodes.length).toBeLessThanOrEqual(6 * PROBLEMS.length);
+    for (const { treeKeys } of asked) expect(treeKeys?.length).toBeLessThanOrEqual(6);
   });
 
   it('draws a comparison the same whatever stands beside it', async () => {
@@ -262,9 +277,9 @@ describe('step search', () => {
         wins: 0,
         finish: 'stop' as const,
       }));
-      const contest = { id: 'p', problem: '1+1', stepIds: [], visit: 0, candidates, eligible: [...candidates.keys()] };
+      const contest = { id: 'p', problem: '1+1', steps: [], visit: 0, candidates, eligible: [...candidates.keys()] };
       const options = { judge: judgeSchema.parse({ orders: 'random', temperature: 1 }), seed: 3 };
-      const [verdicts = []] = await judgeContests(policy, [contest], options, emptyCounts());
+      const verdicts = await judgeContest(policy, contest, options, emptyCounts());
       return new Map(
         verdicts.map(({ first, second, winner }) => [
           [steps[first], steps[second]].sort().join(),

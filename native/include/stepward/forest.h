@@ -53,21 +53,4 @@ PackedForest pack_forest(const Forest& forest);
 // Segments from the root down to `segment`, inclusive.
 std::vector<int32_t> path_to(const Forest& forest, int32_t segment);
 
-// Tokens of one forward pass without gradients, where whole trees allow.
-inline constexpr int64_t kForwardTokens = 8192;
-
-// Consecutive whole trees: segments [first_segment, end_segment).
-struct TreeRange {
-  int32_t first_segment, end_segment;
-};
-
-// Cuts a forest into runs of whole trees of at most max_tokens each; a tree larger than that stands alone.
-std::vector<TreeRange> tree_batches(const Forest& forest, int64_t max_tokens);
-
-// The trees of `range` as a forest of their own; segment s of it is segment range.first_segment + s.
-Forest slice_trees(const Forest& forest, const TreeRange& range);
-
-// The forest that holds just the paths to `nodes`, in the same order; nodes_out[i] is where nodes[i] went.
-Forest keep_paths(const Forest& forest, const std::vector<int32_t>& nodes, std::vector<int32_t>& nodes_out);
-
 }  // namespace stepward

@@ -43,11 +43,6 @@ struct LayerWeights {
   Linear gate, up, down;
 };
 
-// Keys and values of one forward pass, after RoPE: per layer, [T, num_kv_heads, head_dim].
-struct KeyValues {
-  std::vector<at::Tensor> keys, values;
-};
-
 // Attention of one layer: q [T, num_heads, head_dim], k and v [T, num_kv_heads, head_dim], all after RoPE ->
 // [T, num_heads * head_dim].
 using Attention =
@@ -62,15 +57,21 @@ class Model {
   at::Device device() const;
   at::ScalarType dtype() const;
 
-  // Hidden states after the final norm, [T, hidden]. Differentiable where grad mode is on. `kv`, if given, receives the
-  // keys and values of every layer.
-  at::Tensor forward(const Forest& forest, const PackedForest& packed, KeyValues* kv = nullptr) const;
+  // Hidden states after the final norm, [T, hidden]. Differentiable where grad mode is on.
+  at::Tensor forward(const Forest& forest, const PackedForest& packed) const;
 
   // The same with any attention: tokens and positions [T] i64 on the model's device -> hidden states [T, hidden].
   at::Tensor forward(const at::Tensor& tokens, const at::Tensor& positions, const Attention& attention) const;
 
   // The output projection, [vocab, hidden]; the embedding itself when tied.
   const at::Tensor& head() const { return head_; }
+
+  const at::Tensor& embedding() const { return embedding_; }    // [vocab, hidden]
+  const at::Tensor& final_norm() const { return final_norm_; }  // [hidden]
+
+  // Grows whenever weights or adapters change: what was computed with another number is stale.
+  uint64_t weights_version() const { return weights_version_; }
+  void weights_changed() { ++weights_version_; }
 
   // Every weight by Hugging Face name, without adapters. Writing through them changes the model.
   TensorMap weights() const;
@@ -107,6 +108,7 @@ class Model {
   at::Tensor inv_freq_;  // [head_dim / 2] f32
   double rope_scaling_ = 1;
   int adapters_off_ = 0;
+  uint64_t weights_version_ = 1;
 };
 
 }  // namespace stepward

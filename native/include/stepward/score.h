@@ -1,5 +1,6 @@
-// Teacher-forced log-probs of a forest's tokens, never building a [tokens, vocab] matrix. One op serves policy,
-// reference and scoring, so that a policy equal to its reference gives margins of exactly zero.
+// Teacher-forced log-probs of a forest's tokens with gradients, never building a [tokens, vocab] matrix. One op serves
+// policy and reference, so that a policy equal to its reference gives margins of exactly zero. Scoring without gradients
+// is the rollout engine's (rollout.h).
 #pragma once
 
 #include <cstdint>
@@ -7,7 +8,6 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "stepward/cancel.h"
 #include "stepward/forest.h"
 #include "stepward/model.h"
 
@@ -26,10 +26,5 @@ struct ForestLogprobs {
 // Log-probs of all tokens of the segments marked in `scored` [S], each conditioned on its path. A root's first token is
 // left out (nothing predicts it).
 ForestLogprobs forest_logprobs(const Model& model, const Forest& forest, const std::vector<uint8_t>& scored);
-
-// Without gradients and in micro-batches of whole trees, at most `max_tokens` each where trees allow: [T] f32 with NaN
-// where a token was not scored.
-std::vector<float> score(const Model& model, const Forest& forest, const std::vector<uint8_t>& scored,
-                         int64_t max_tokens, const CancelFlag& cancel);
 
 }  // namespace stepward

@@ -2,13 +2,18 @@
 #pragma once
 
 #include <fstream>
+#include <limits>
 #include <memory>
 #include <random>
 #include <string>
 
+#include <ATen/core/grad_mode.h>
+
+#include "core/tensors.h"
 #include "helpers/temp_dir.h"
 #include "stepward/forest.h"
 #include "stepward/model.h"
+#include "stepward/score.h"
 
 namespace stepward::testing {
 
@@ -71,6 +76,17 @@ inline std::vector<int32_t> path_tokens(const Forest& forest, int32_t segment) {
                   forest.tokens.begin() + forest.offsets[s + 1]);
   }
   return tokens;
+}
+
+// Log-probs of the marked segments' tokens by the differentiable forward pass over the whole forest: the twin of the
+// rollout engine. [T], NaN where a token has none.
+inline std::vector<float> forward_logprobs(const Model& model, const Forest& forest, const std::vector<uint8_t>& scored) {
+  at::NoGradGuard no_grad;
+  std::vector<float> logprobs(forest.tokens.size(), std::numeric_limits<float>::quiet_NaN());
+  const ForestLogprobs result = forest_logprobs(model, forest, scored);
+  const std::vector<float> values = to_floats(result.values);
+  for (size_t i = 0; i < values.size(); ++i) logprobs[result.tokens[i]] = values[i];
+  return logprobs;
 }
 
 }  // namespace stepward::testing

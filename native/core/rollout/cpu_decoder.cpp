@@ -1,0 +1,463 @@
+// The decoder on the CPU: one parallel region for all layers of a step, each stage shared out over the threads. Every
+// number depends on its own row and path alone, whatever the batch, the threads or the CPU (bf16 apart: not every CPU
+// has its products).
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <map>
+#include <new>
+
+#include "core/rollout/decoder.h"
+#include "core/rollout/packed_model.h"
+#include "core/rollout/team.h"
+#include "kernels/decoder_rows.h"
+#include "kernels/logprob.h"
+#include "kernels/panels.h"
+#include "kernels/segment_attention.h"
+#include "stepward/error.h"
+
+namespace stepward {
+namespace {
+
+using kernels::kBlockTokens;
+using kernels::kPanel;
+using kernels::PanelMode;
+
+// Rows that stay in the second-level cache while panels pass over them, at most about this many bytes of them.
+constexpr int64_t kRowBlockBytes = int64_t{448} << 10;
+// Logits made at a time by a thread when they are only summed up, and rows at a time whose logits are whole.
+constexpr int64_t kLogitColumns = 2048, kDrawRows = 96;
+// Blocks of keys and values mapped at a time: address space is cheap, memory is taken as it is written to.
+constexpr int64_t kSlabBytes = int64_t{64} << 20;
+
+// Memory of the pool's blocks: zero at first, mapped in slabs, so that a small job takes little.
+class BlockMemory {
+ public:
+  explicit BlockMemory(int64_t block_elements)
+      : block_elements_(block_elements), slab_blocks_(std::max<int64_t>(1, kSlabBytes / (block_elements * 4))) {}
+  ~BlockMemory() { clear(); }
+  BlockMemory(const BlockMemory&) = delete;
+
+  void reach(int64_t blocks) {
+    while (static_cast<int64_t>(slabs_.size()) * slab_blocks_ < blocks) {
+      void* slab = mmap(nullptr, slab_bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      if (slab == MAP_FAILED) throw std::bad_alloc();
+      slabs_.push_back(static_cast<float*>(slab));
+    }
+  }
+  float* at(int64_t block) const { return slabs_[block / slab_blocks_] + block % slab_blocks_ * block_elements_; }
+  void clear() {
+    for (float* slab : slabs_) munmap(slab, slab_bytes());
+    slabs_.clear();
+  }
+
+ private:
+  size_t slab_bytes() const { return static_cast<size_t>(slab_blocks_ * block_elements_) * sizeof(float); }
+
+  int64_t block_elements_, slab_blocks_;
+  std::vector<float*> slabs_;
+};
+
+// Activations that a product reads: f32, or the bf16 bits of the same values.
+struct Activations {
+  std::vector<float> wide;
+  std::vector<uint16_t> narrow;
+  int64_t stride = 0;
+
+  void resize(int64_t rows, int64_t columns, bool bf16) {
+    stride = columns + columns % 2;
+    if (static_cast<int64_t>(wide.size()) < rows * stride) wide.resize(rows * stride);
+    if (bf16 && static_cast<int64_t>(narrow.size()) < rows * stride) narrow.resize(rows * stride);
+  }
+  float* row(int64_t r) { return wide.data() + r * stride; }
+};
+
+class CpuDecoder final : public Decoder {
+ public:
+  explicit CpuDecoder(const Model& model)
+      : model_(model),
+        config_(model.config()),
+        head_block_(kernels::head_block_elements(config_.head_dim)),
+        memory_(block_elements()),
+        rope_(rope_table(config_)) {}
+
+  int64_t block_elements() const override { return config_.num_layers * config_.num_kv_heads * head_block_; }
+
+  void load_weights() override {
+    packed_ = PackedModel();  // the old panels go before the new ones are made
+    packed_ = pack_model(model_);
+    native_bf16_ = packed_.bf16 && kernels::panel_ops().multiply_bf16 != nullptr;
+  }
+
+  void release_memory() override {
+    packed_ = PackedModel();
+    memory_.clear();
+  }
+
+  void run(const StepPlan& plan) override;
+
+  int32_t store_hidden(int64_t row) override {
+    int32_t slot = static_cast<int32_t>(stored_.size());
+    if (free_slots_.empty()) {
+      stored_.emplace_back();
+    } else {
+      slot = free_slots_.back();
+      free_slots_.pop_back();
+    }
+    const float* from = hidden_.row(row);
+    stored_[slot].assign(from, from + config_.hidden_size);
+    return slot;
+  }
+  void free_hidden(int32_t slot) override { free_slots_.push_back(slot); }
+
+  void draw(std::vector<DrawQuery>& queries) override;
+  std::vector<float> logprobs(const std::vector<LogprobQuery>& queries) override;
+
+ private:
+  const float* hidden_of(const HiddenRef& ref) {
+    return ref.stored ? stored_[ref.index].data() : hidden_.row(ref.index);
+  }
+  void narrow_row(Activations& x, int64_t row, int64_t columns) const {
+    if (native_bf16_) kernels::decoder_row_ops().to_bf16(x.row(row), columns, x.narrow.data() + row * x.stride);
+  }
+  void product(const Activations& x, int64_t first_row, int64_t rows, const PackedLinear& w, int64_t panel,
+               int64_t panels, float* c, int64_t ldc, PanelMode mode) const;
+  void linear(Team& team, const Activations& x, int64_t rows, const PackedLinear& w, float* y, int64_t ldy,
+              PanelMode mode) const;
+  void embed(const StepPlan& plan, int64_t row);
+  void rotate_and_write(const StepPlan& plan, const PackedLayer& w, int64_t layer, int64_t row);
+  void attend(const StepPlan& plan, int64_t layer, int64_t item, int64_t kv_head);
+  // Hidden states as the rows of a product with the head.
+  Activations head_inputs(const std::vector<HiddenRef>& refs, size_t begin, size_t end);
+
+  const Model& model_;
+  const ModelConfig& config_;
+  const int64_t head_block_;
+  BlockMemory memory_;
+  RopeTable rope_;
+  std::vector<float> cos_, sin_;  // [positions, head_dim / 2]
+  PackedModel packed_;
+  bool native_bf16_ = false;
+
+  // Of the step: residual stream, inputs of products, and attention's parts.
+  std::vector<float> x_, qkv_, gate_up_, part_out_, part_max_, part_sum_;
+  Activations normed_, attended_, activated_, hidden_;
+  std::vector<std::vector<float>> stored_;
+  std::vector<int32_t> free_slots_;
+};
+
+void CpuDecoder::product(const Activations& x, int64_t first_row, int64_t rows, const PackedLinear& w, int64_t panel,
+                         int64_t panels, float* c, int64_t ldc, PanelMode mode) const {
+  const kernels::PanelOps& ops = kernels::panel_ops();
+  const int64_t at = panel * w.panel_stride, k = w.panel_stride / kPanel;
+  const float* wide = x.wide.data() + first_row * x.stride;
+  if (!packed_.bf16) {
+    ops.multiply(wide, x.stride, rows, w.panels.const_data_ptr<float>() + at, kPanel, w.panel_stride, panels, w.inputs,
+                 c, ldc, mode);
+    return;
+  }
+  const auto* b = static_cast<const uint16_t*>(w.panels.const_data_ptr()) + at;
+  if (native_bf16_) {
+    ops.multiply_bf16(x.narrow.data() + first_row * x.stride, x.stride, rows, b, w.panel_stride, panels, k, c, ldc,
+                      mode);
+  } else {
+    ops.multiply_wide(wide, x.stride, rows, b, w.panel_stride, panels, k, c, ldc, mode);
+  }
+}
+
+int64_t rows_at_once(const PackedLinear& w) {
+  return std::max<int64_t>(24, kRowBlockBytes / (4 * w.inputs) / 12 * 12);
+}
+
+int64_t panels_at_once(const PackedLinear& w, int threads) {
+  return std::clamp<int64_t>(w.columns / kPanel / (8 * threads), 1, 8);
+}
+
+void add_bias(const PackedLinear& w, int64_t rows, int64_t panel, int64_t panels, float* c, int64_t ldc) {
+  if (w.bias.empty()) return;
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t j = panel * kPanel; j < (panel + panels) * kPanel; ++j) c[r * ldc + j] += w.bias[j];
+  }
+}
+
+void CpuDecoder::linear(Team& team, const Activations& x, int64_t rows, const PackedLinear& w, float* y, int64_t ldy,
+                        PanelMode mode) const {
+  const int64_t at_once = rows_at_once(w);
+  team.share(w.columns / kPanel, panels_at_once(w, team.size()), [&](int64_t begin, int64_t end) {
+    for (int64_t r = 0; r < rows; r += at_once) {
+      product(x, r, std::min(at_once, rows - r), w, begin, end - begin, y + r * ldy + begin * kPanel, ldy, mode);
+    }
+    add_bias(w, rows, begin, end - begin, y, ldy);
+  });
+}
+
+void CpuDecoder::embed(const StepPlan& plan, int64_t row) {
+  const int64_t hidden = config_.hidden_size, at = plan.tokens[row] * hidden;
+  float* x = x_.data() + row * ((hidden + kPanel - 1) / kPanel * kPanel);
+  if (packed_.bf16) {
+    const auto* from = static_cast<const uint16_t*>(packed_.embedding.const_data_ptr()) + at;
+    for (int64_t i = 0; i < hidden; ++i) {
+      const uint32_t bits = static_cast<uint32_t>(from[i]) << 16;
+      std::memcpy(x + i, &bits, sizeof(bits));
+    }
+  } else {
+    std::copy_n(packed_.embedding.const_data_ptr<float>() + at, hidden, x);
+  }
+}
+
+// Queries are normalised, rotated and scaled in place; keys and values go to the row's slot.
+void CpuDecoder::rotate_and_write(const StepPlan& plan, const PackedLayer& w, int64_t layer, int64_t row) {
+  const kernels::DecoderRowOps& ops = kernels::decoder_row_ops();
+  const int64_t dim = config_.head_dim, half = dim / 2, heads = config_.num_heads, kv_heads = config_.num_kv_heads;
+  const float *cos = cos_.data() + plan.positions[row] * half, *sin = sin_.data() + plan.positions[row] * half;
+  const float eps = static_cast<float>(config_.rms_norm_eps), scale = 1.0f / std::sqrt(static_cast<float>(dim));
+  const auto padded = [](int64_t n) { return (n + kPanel - 1) / kPanel * kPanel; };
+  float* q = qkv_.data() + row * w.qkv.columns;
+  float* k = q + padded(heads * dim);
+  const float* v = k + padded(kv_heads * dim);
+  for (int64_t h = 0; h < heads; ++h) {
+    if (!w.q_norm.empty()) ops.rms_norm(q + h * dim, dim, eps, w.q_norm.data(), q + h * dim);
+    ops.rotate(q + h * dim, half, cos, sin, scale);
+  }
+  const int64_t block = plan.slots[row] / kBlockTokens, offset = plan.slots[row] % kBlockTokens;
+  for (int64_t h = 0; h < kv_heads; ++h) {
+    if (!w.k_norm.empty()) ops.rms_norm(k + h * dim, dim, eps, w.k_norm.data(), k + h * dim);
+    ops.rotate(k + h * dim, half, cos, sin, 1.0f);
+    float* to = memory_.at(block) + (layer * kv_heads + h) * head_block_;
+    for (int64_t d = 0; d < dim; ++d) to[d * kBlockTokens + offset] = k[h * dim + d];
+    std::copy_n(v + h * dim, dim, to + dim * kBlockTokens + offset * kernels::value_width(dim));
+  }
+}
+
+void CpuDecoder::attend(const StepPlan& plan, int64_t layer, int64_t item, int64_t kv_head) {
+  const int64_t dim = config_.head_dim, group = config_.num_heads / config_.num_kv_heads;
+  const float* blocks[kernels::kChunkTokens / kBlockTokens];
+  for (int64_t b = plan.block_offsets[item]; b < plan.block_offsets[item + 1]; ++b) {
+    blocks[b - plan.block_offsets[item]] =
+        memory_.at(plan.blocks[b]) + (layer * config_.num_kv_heads + kv_head) * head_block_;
+  }
+  const int64_t begin = plan.entry_offsets[item];
+  kernels::attend_chunk_cpu({.q = qkv_.data(),
+                             .q_stride = packed_.layers[layer].qkv.columns,
+                             .head_dim = dim,
+                             .first_head = kv_head * group,
+                             .group = group,
+                             .head_blocks = blocks,
+                             .rows = plan.rows.data() + begin,
+                             .parts = plan.parts.data() + begin,
+                             .first = plan.first.at(config_.window[layer]).data() + begin,
+                             .last = plan.last.data() + begin,
+                             .entries = plan.entry_offsets[item + 1] - begin,
+                             .out = part_out_.data(),
+                             .max = part_max_.data(),
+                             .sum = part_sum_.data(),
+                             .num_heads = config_.num_heads});
+}
+
+void CpuDecoder::run(const StepPlan& plan) {
+  const kernels::DecoderRowOps& ops = kernels::decoder_row_ops();
+  const int64_t rows = plan.num_rows(), hidden = config_.hidden_size, dim = config_.head_dim;
+  const int64_t width = (hidden + kPanel - 1) / kPanel * kPanel;  // of a row of the residual stream
+  const int64_t inner = packed_.layers[0].gate_up.columns / 2, heads = config_.num_heads;
+  const int64_t kv_heads = config_.num_kv_heads, parts = plan.part_offsets.back();
+  const float eps = static_cast<float>(config_.rms_norm_eps);
+
+  // All memory first: the region below must not throw.
+  const auto reserve = [](std::vector<float>& buffer, int64_t size) {
+    if (static_cast<int64_t>(buffer.size()) < size) buffer.resize(size);
+  };
+  reserve(x_, rows * width);
+  reserve(qkv_, rows * packed_.layers[0].qkv.columns);
+  reserve(gate_up_, rows * 2 * inner);
+  reserve(part_out_, parts * heads * kernels::value_width(dim));
+  reserve(part_max_, parts * heads);
+  reserve(part_sum_, parts * heads);
+  normed_.resize(rows, hidden, packed_.bf16);
+  attended_.resize(rows, heads * dim, packed_.bf16);
+  activated_.resize(rows, inner, packed_.bf16);
+  hidden_.resize(rows, hidden, packed_.bf16);
+  int64_t highest = -1;
+  for (const int64_t slot : plan.slots) highest = std::max(highest, slot / kBlockTokens);
+  memory_.reach(highest + 1);
+  const int64_t half = dim / 2;
+  const int64_t reach = *std::max_element(plan.positions.begin(), plan.positions.end()) + 1;
+  for (int64_t p = static_cast<int64_t>(cos_.size()) / half; p < reach; ++p) {
+    for (int64_t i = 0; i < half; ++i) {
+      const float angle = static_cast<float>(p) * rope_.inv_freq[i];
+      cos_.push_back(std::cos(angle) * rope_.attention_scaling);
+      sin_.push_back(std::sin(angle) * rope_.attention_scaling);
+    }
+  }
+
+  const auto norm = [&](const std::vector<float>& weight, Activations& to, int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      ops.rms_norm(x_.data() + r * width, hidden, eps, weight.data(), to.row(r));
+      narrow_row(to, r, hidden);
+    }
+  };
+  const int64_t row_grain = std::clamp<int64_t>(rows / 8, 1, 16);
+  Team::run(2.0 * static_cast<double>(rows * hidden * inner), [&](Team& team) {
+    team.share(rows, row_grain, [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) embed(plan, r);
+      norm(packed_.layers[0].input_norm, normed_, begin, end);
+    });
+    for (int64_t i = 0; i < config_.num_layers; ++i) {
+      const PackedLayer& w = packed_.layers[i];
+      linear(team, normed_, rows, w.qkv, qkv_.data(), w.qkv.columns, PanelMode::store);
+      team.share(rows, row_grain, [&](int64_t begin, int64_t end) {
+        for (int64_t r = begin; r < end; ++r) rotate_and_write(plan, w, i, r);
+      });
+      team.share(plan.num_items() * kv_heads, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t t = begin; t < end; ++t) attend(plan, i, t / kv_heads, t % kv_heads);
+      });
+      team.share(rows, row_grain, [&](int64_t begin, int64_t end) {
+        for (int64_t r = begin; r < end; ++r) {
+          kernels::merge_parts_cpu(part_out_.data(), part_max_.data(), part_sum_.data(), plan.part_offsets[r],
+                                   plan.part_offsets[r + 1], heads, dim, attended_.row(r));
+          narrow_row(attended_, r, heads * dim);
+        }
+      });
+      linear(team, attended_, rows, w.o, x_.data(), width, PanelMode::add);
+      team.share(rows, row_grain,
+                 [&](int64_t begin, int64_t end) { norm(w.post_attention_norm, normed_, begin, end); });
+      // Gate and up of the same columns by the same thread, which can then join them.
+      const int64_t at_once = rows_at_once(w.gate_up);
+      team.share(inner / kPanel, panels_at_once(w.gate_up, 2 * team.size()), [&](int64_t begin, int64_t end) {
+        const int64_t from = begin * kPanel, count = (end - begin) * kPanel, stride = 2 * inner;
+        for (int64_t r = 0; r < rows; r += at_once) {
+          const int64_t some = std::min(at_once, rows - r);
+          float* to = gate_up_.data() + r * stride;
+          product(normed_, r, some, w.gate_up, begin, end - begin, to + from, stride, PanelMode::store);
+          product(normed_, r, some, w.gate_up, inner / kPanel + begin, end - begin, to + inner + from, stride,
+                  PanelMode::store);
+        }
+        add_bias(w.gate_up, rows, begin, end - begin, gate_up_.data(), stride);
+        add_bias(w.gate_up, rows, inner / kPanel + begin, end - begin, gate_up_.data(), stride);
+        for (int64_t r = 0; r < rows; ++r) {
+          const float* gate = gate_up_.data() + r * stride + from;
+          ops.silu_mul(gate, gate + inner, count, activated_.row(r) + from);
+          if (native_bf16_)
+            ops.to_bf16(activated_.row(r) + from, count, activated_.narrow.data() + r * activated_.stride + from);
+        }
+      });
+      linear(team, activated_, rows, w.down, x_.data(), width, PanelMode::add);
+      const bool last = i + 1 == config_.num_layers;
+      team.share(rows, row_grain, [&](int64_t begin, int64_t end) {
+        norm(last ? packed_.final_norm : packed_.layers[i + 1].input_norm, last ? hidden_ : normed_, begin, end);
+      });
+    }
+  });
+}
+
+Activations CpuDecoder::head_inputs(const std::vector<HiddenRef>& refs, size_t begin, size_t end) {
+  Activations inputs;
+  inputs.resize(static_cast<int64_t>(end - begin), config_.hidden_size, packed_.bf16);
+  for (size_t i = begin; i < end; ++i) {
+    const int64_t row = static_cast<int64_t>(i - begin);
+    std::copy_n(hidden_of(refs[i]), config_.hidden_size, inputs.row(row));
+    narrow_row(inputs, row, config_.hidden_size);
+  }
+  return inputs;
+}
+
+void CpuDecoder::draw(std::vector<DrawQuery>& queries) {
+  // Siblings draw from the same hidden state: its logits are made once.
+  std::vector<HiddenRef> refs;
+  std::vector<size_t> row_of(queries.size());
+  std::map<std::pair<bool, int64_t>, size_t> known;
+  for (size_t i = 0; i < queries.size(); ++i) {
+    const auto [at, fresh] = known.try_emplace({queries[i].hidden.stored, queries[i].hidden.index}, refs.size());
+    if (fresh) refs.push_back(queries[i].hidden);
+    row_of[i] = at->second;
+  }
+  const int64_t columns = packed_.head.columns;
+  std::vector<float> logits(std::min<size_t>(refs.size(), kDrawRows) * static_cast<size_t>(columns));
+  for (size_t first = 0; first < refs.size(); first += kDrawRows) {
+    const size_t end = std::min(refs.size(), first + kDrawRows);
+    const Activations inputs = head_inputs(refs, first, end);
+    std::vector<size_t> here;
+    for (size_t i = 0; i < queries.size(); ++i) {
+      if (row_of[i] >= first && row_of[i] < end) here.push_back(i);
+    }
+    const double flops = 2.0 * static_cast<double>((end - first) * config_.hidden_size * columns);
+    Team::run(flops, [&](Team& team) {
+      linear(team, inputs, static_cast<int64_t>(end - first), packed_.head, logits.data(), columns, PanelMode::store);
+      team.share(static_cast<int64_t>(here.size()), 1, [&](int64_t begin, int64_t stop) {
+        for (int64_t i = begin; i < stop; ++i) {
+          DrawQuery& query = queries[here[i]];
+          const float* row = logits.data() + (row_of[here[i]] - first) * columns;
+          query.bad = kernels::sample_rows_cpu(row, 1, config_.vocab_size, columns, &query.key, query.barred->data(),
+                                               static_cast<int64_t>(query.barred->size()), *query.params,
+                                               &query.sample) >= 0;
+        }
+      });
+    });
+  }
+}
+
+std::vector<float> CpuDecoder::logprobs(const std::vector<LogprobQuery>& queries) {
+  std::vector<HiddenRef> refs;
+  std::vector<size_t> offsets{0};
+  for (const LogprobQuery& query : queries) {
+    refs.push_back(query.hidden);
+    offsets.push_back(offsets.back() + query.targets.size());
+  }
+  const int64_t vocab = config_.vocab_size, blocks = (vocab + kLogitColumns - 1) / kLogitColumns;
+  std::vector<float> result(offsets.back());  // first the targets' logits
+  for (size_t first = 0; first < refs.size(); first += kDrawRows) {
+    const size_t end = std::min(refs.size(), first + kDrawRows);
+    const int64_t rows = static_cast<int64_t>(end - first);
+    const Activations inputs = head_inputs(refs, first, end);
+    // Maximum and sum of every block of columns, to be joined in the order of the blocks whoever made them.
+    std::vector<float> max(blocks * rows, -std::numeric_limits<float>::infinity()), sum(blocks * rows, 0.0f);
+    const std::vector<int32_t> none(rows, -1);
+    const double flops = 2.0 * static_cast<double>(rows * config_.hidden_size * vocab);
+    Team::run(flops, [&](Team& team) {
+      std::vector<float> logits(rows * kLogitColumns);
+      team.share(blocks, 1, [&](int64_t begin, int64_t stop) {
+        for (int64_t b = begin; b < stop; ++b) {
+          const int64_t column = b * kLogitColumns, count = std::min(kLogitColumns, vocab - column);
+          product(inputs, 0, rows, packed_.head, column / kPanel, kernels::panels_of(count), logits.data(),
+                  kLogitColumns, PanelMode::store);
+          // Targets are picked below, as a row may have several.
+          kernels::logprob_update_cpu({logits.data(), rows, count, kLogitColumns, column}, none.data(),
+                                      max.data() + b * rows, sum.data() + b * rows, nullptr);
+          for (int64_t r = 0; r < rows; ++r) {
+            const std::vector<int32_t>& targets = queries[first + r].targets;
+            for (size_t t = 0; t < targets.size(); ++t) {
+              if (targets[t] >= column && targets[t] < column + count)
+                result[offsets[first + r] + t] = logits[r * kLogitColumns + targets[t] - column];
+            }
+          }
+        }
+      });
+    });
+    for (int64_t r = 0; r < rows; ++r) {
+      float top = -std::numeric_limits<float>::infinity();
+      for (int64_t b = 0; b < blocks; ++b) top = std::max(top, max[b * rows + r]);
+      double total = 0;
+      for (int64_t b = 0; b < blocks; ++b) {
+        const float base = max[b * rows + r];
+        // A block of only -inf adds 0; one with NaN has a NaN sum.
+        total += base == -std::numeric_limits<float>::infinity()
+                     ? static_cast<double>(sum[b * rows + r])
+                     : std::exp(static_cast<double>(base) - top) * sum[b * rows + r];
+      }
+      // Large terms cancel first.
+      for (size_t i = offsets[first + r]; i < offsets[first + r + 1]; ++i)
+        result[i] = (result[i] - top) - static_cast<float>(std::log(total));
+    }
+  }
+  return result;
+}
+
+}  // namespace
+
+std::unique_ptr<Decoder> make_cpu_decoder(const Model& model) {
+  return std::make_unique<CpuDecoder>(model);
+}
+
+}  // namespace stepward

@@ -1,0 +1,67 @@
+// What the rollout engine needs of a model on a device: a step through the layers, and what comes out of its head. One
+// implementation a device; the engine itself knows neither tensors nor threads.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "core/rollout/step_plan.h"
+#include "kernels/sampler.h"
+#include "stepward/model.h"
+
+namespace stepward {
+
+// A hidden state after the final norm: row `index` of the last step, or stored slot `index`.
+struct HiddenRef {
+  bool stored = false;
+  int64_t index = 0;
+};
+
+// Next-token log-probs wanted of one hidden state.
+struct LogprobQuery {
+  HiddenRef hidden;
+  std::vector<int32_t> targets;
+};
+
+// One draw. The drawn Sample is in `sample`; `bad` says that its logits held NaN or +inf or left nothing to draw.
+struct DrawQuery {
+  HiddenRef hidden;
+  kernels::SampleKey key;
+  const kernels::SamplingParams* params;
+  const std::vector<int32_t>* barred;
+  kernels::Sample sample{};
+  bool bad = false;
+};
+
+class Decoder {
+ public:
+  virtual ~Decoder() = default;
+
+  // Bytes of keys and values of a pool block of 32 tokens, over 4.
+  virtual int64_t block_elements() const = 0;
+
+  // Reads the model's weights. Called before the first step and whenever they have changed.
+  virtual void load_weights() = 0;
+  // Gives back memory for weights and blocks; load_weights() comes before the next step.
+  virtual void release_memory() = 0;
+
+  // Runs the step's rows through every layer. Keys and values go to their slots, hidden states stay until the next step.
+  virtual void run(const StepPlan& plan) = 0;
+
+  // Copies a hidden state of the last step to a slot that stays until free_hidden.
+  virtual int32_t store_hidden(int64_t row) = 0;
+  virtual void free_hidden(int32_t slot) = 0;
+
+  // Draws for every query.
+  virtual void draw(std::vector<DrawQuery>& queries) = 0;
+  // Log-probs of all queries' targets, end to end. NaN where logits hold NaN.
+  virtual std::vector<float> logprobs(const std::vector<LogprobQuery>& queries) = 0;
+};
+
+std::unique_ptr<Decoder> make_cpu_decoder(const Model& model);
+#ifdef STEPWARD_CUDA
+std::unique_ptr<Decoder> make_cuda_decoder(const Model& model);
+#endif
+
+}  // namespace stepward

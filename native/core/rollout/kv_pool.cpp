@@ -1,0 +1,25 @@
+#include "core/rollout/kv_pool.h"
+
+#include <algorithm>
+#include <limits>
+
+namespace stepward {
+
+KvPool::KvPool(int64_t block_elements, int64_t budget_bytes)
+    : block_elements_(block_elements),
+      capacity_(std::clamp<int64_t>(budget_bytes / (block_elements * 4), 1, std::numeric_limits<int32_t>::max())) {}
+
+int32_t KvPool::take() {
+  peak_ = std::max(peak_, ++in_use_);
+  if (free_.empty()) return unused_++;
+  const int32_t block = free_.back();
+  free_.pop_back();
+  return block;
+}
+
+void KvPool::give_back(int32_t block) {
+  --in_use_;
+  free_.push_back(block);
+}
+
+}  // namespace stepward

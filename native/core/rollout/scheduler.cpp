@@ -1,0 +1,349 @@
+#include "core/rollout/scheduler.h"
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+#include <set>
+
+#include "kernels/segment_attention.h"
+#include "stepward/error.h"
+
+namespace stepward {
+namespace {
+
+// Rows that continue a sample in one step. More gain nothing: products have long reached their rate.
+constexpr int64_t kDecodeRows = 512;
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// The hidden state of a complete segment's last token.
+HiddenRef last_hidden(const Segment& segment) {
+  return segment.hidden_row >= 0 ? HiddenRef{false, segment.hidden_row} : HiddenRef{true, segment.hidden};
+}
+
+std::exception_ptr error_of(ErrorCode code, const std::string& message) {
+  return std::make_exception_ptr(Error(code, message));
+}
+
+}  // namespace
+
+Scheduler::Scheduler(const Model& model, Decoder& decoder, SegmentTree& tree, const RolloutOptions& options)
+    : model_(model), decoder_(decoder), tree_(tree), options_(options) {
+  const std::set<int64_t> distinct(model.config().window.begin(), model.config().window.end());
+  windows_.assign(distinct.begin(), distinct.end());
+}
+
+void Scheduler::add(std::unique_ptr<Task> task) {
+  task->sequence = next_sequence_++;
+  tree_.begin_task(task->node);
+  const Key key{task->priority, task->sequence};
+  tasks_.emplace(key, std::move(task));
+}
+
+bool Scheduler::step() {
+  drop_cancelled();
+  if (tasks_.empty()) return false;
+  ++step_;
+  try {
+    plan();
+    run();
+    draw();
+    read();
+  } catch (...) {
+    end_step();
+    fail_all(std::current_exception());
+    return true;
+  }
+  end_step();
+  return true;
+}
+
+void Scheduler::drop_cancelled() {
+  std::vector<Task*> cancelled;
+  for (const auto& [key, task] : tasks_) {
+    if (task->cancel && task->cancel->cancelled()) cancelled.push_back(task.get());
+  }
+  for (Task* task : cancelled) finish(*task, error_of(ErrorCode::CANCELLED, "the work was cancelled"));
+}
+
+void Scheduler::fail_all(const std::exception_ptr& error) {
+  while (!tasks_.empty()) finish(*tasks_.begin()->second, error);
+}
+
+// ---- Planning
+
+void Scheduler::plan() {
+  out_of_memory_ = false;
+  prompt_rows_ = decode_rows_ = 0;
+  for (const auto& [key, task] : tasks_) {
+    if (prompt_rows_ >= options_.step_tokens && decode_rows_ >= kDecodeRows) break;
+    if (!task->started && !admit(*task)) break;
+    pin(task->node);
+    if (!plan_path(*task)) {
+      if (out_of_memory_) break;
+      continue;
+    }
+    task->started = true;
+    Ready ready{task.get(), false, {}};
+    if (task->kind != Task::Kind::sample || plan_rows(*task, ready)) ready_.push_back(std::move(ready));
+    if (out_of_memory_) break;
+  }
+  if (out_of_memory_ && spans_.empty() && ready_.empty()) {
+    // The first in line, with nothing else in the way.
+    Task& task = *tasks_.begin()->second;
+    const KvPool& pool = tree_.pool();
+    finish(task, error_of(ErrorCode::OUT_OF_MEMORY,
+                          "the budget for keys and values (" + std::to_string(pool.capacity() * pool.block_bytes()) +
+                              " bytes) holds " + std::to_string(pool.capacity() * kernels::kBlockTokens) +
+                              " tokens in blocks of 32, less than the path of " +
+                              std::to_string(task.node->end() + 1) + " tokens that is asked for; raise the budget"));
+  }
+}
+
+// A task that has not begun must not take what those before it will need to go on.
+bool Scheduler::admit(const Task& task) const {
+  int64_t blocks = decode_rows_;
+  for (const Segment* s = task.node; s != nullptr; s = s->parent) {
+    blocks += (s->length() + kernels::kBlockTokens - 1) / kernels::kBlockTokens - static_cast<int64_t>(s->blocks.size());
+  }
+  return spans_.empty() || tree_.could_spare(blocks + task.samples);
+}
+
+void Scheduler::pin(Segment* segment) {
+  for (Segment* s = segment; s != nullptr; s = s->parent) {
+    if (s->pins++ > 0) continue;
+    s->planned = s->computed;
+    pinned_.push_back(s);
+    tree_.touch(s, step_);
+  }
+}
+
+bool Scheduler::plan_path(Task& task) {
+  for (Segment* segment : path_of(task.node)) {
+    const int64_t needed = segment == task.node ? task.needed() : segment->length();
+    if (segment->planned < needed && !plan_span(segment, needed, false)) return false;
+  }
+  return true;
+}
+
+bool Scheduler::plan_rows(Task& task, Ready& ready) {
+  if (task.rows.empty()) {
+    ready.first_draw = true;
+    return true;
+  }
+  for (size_t r = 0; r < task.rows.size(); ++r) {
+    SampleRow& row = task.rows[r];
+    if (row.ended) continue;
+    pin(row.segment);
+    // More than the last draw is missing where the row's keys and values were taken away.
+    if (row.segment->length() - row.segment->planned > 1 &&
+        !plan_span(row.segment, row.segment->length() - 1, false))
+      continue;
+    if (plan_span(row.segment, row.segment->length(), true)) ready.rows.push_back(r);
+    if (out_of_memory_) break;
+  }
+  return !ready.rows.empty();
+}
+
+// Plans tokens of the segment up to `to`, as far as the step has room. True where all of them are planned.
+bool Scheduler::plan_span(Segment* segment, int64_t to, bool decode) {
+  const int64_t room = decode ? kDecodeRows - decode_rows_ : options_.step_tokens - prompt_rows_;
+  const int64_t end = std::min(to, segment->planned + room);
+  if (end <= segment->planned) return false;
+  if (!tree_.reserve(segment, end)) {
+    out_of_memory_ = true;
+    return false;
+  }
+  const int64_t count = end - segment->planned;
+  (decode ? decode_rows_ : prompt_rows_) += count;
+  // A span that continues one of this step is part of it.
+  if (!spans_.empty() && spans_.back().segment == segment && spans_.back().to == segment->planned) {
+    spans_.back().to = end;
+  } else {
+    spans_.push_back({segment, segment->planned, end});
+  }
+  segment->planned = end;
+  return end == to;
+}
+
+// ---- Running
+
+void Scheduler::run() {
+  if (spans_.empty()) return;
+  const double start = now();
+  const StepPlan plan = plan_step(spans_, options_.share, windows_);
+  decoder_.run(plan);
+  int64_t row = 0;
+  for (const StepSpan& span : spans_) {
+    row += span.to - span.from;
+    Segment& segment = *span.segment;
+    segment.computed = span.to;
+    if (!segment.complete()) continue;
+    segment.hidden_row = row - 1;
+    if (!segment.open && segment.hidden < 0) segment.hidden = decoder_.store_hidden(row - 1);
+  }
+  const double seconds = now() - start, rows = static_cast<double>(prompt_rows_ + decode_rows_);
+  ++counters_.steps;
+  counters_.decode_steps += decode_rows_ > 0;
+  counters_.decode_rows += decode_rows_;
+  counters_.prompt_tokens_computed += prompt_rows_;
+  counters_.decode_seconds += seconds * static_cast<double>(decode_rows_) / rows;
+  counters_.prefill_seconds += seconds * static_cast<double>(prompt_rows_) / rows;
+}
+
+void Scheduler::draw() {
+  struct Target {
+    Task* task;
+    size_t row;
+  };
+  std::vector<DrawQuery> queries;
+  std::vector<Target> targets;
+  for (Ready& ready : ready_) {
+    Task& task = *ready.task;
+    if (task.kind != Task::Kind::sample) continue;
+    if (ready.first_draw) {
+      task.rows.resize(task.samples);
+      task.rows_left = task.samples;
+      for (SampleRow& row : task.rows) {
+        row.segment = tree_.open_child(task.node);
+        tree_.begin_task(row.segment);
+      }
+      ready.rows.resize(task.rows.size());
+      for (size_t r = 0; r < task.rows.size(); ++r) ready.rows[r] = r;
+    }
+    for (const size_t r : ready.rows) {
+      const SampleRow& row = task.rows[r];
+      const Sampling& sampling = *task.sampling;
+      const uint32_t drawn = static_cast<uint32_t>(row.drawn.size());
+      DrawQuery query{};
+      query.hidden = ready.first_draw ? last_hidden(*task.node) : last_hidden(*row.segment);
+      query.key = {sampling.tree_key, sampling.step, sampling.first_candidate + static_cast<uint32_t>(r), drawn,
+                   drawn < static_cast<uint32_t>(sampling.options.min_new_tokens) ? 1u : 0u};
+      query.params = &sampling.params;
+      query.barred = &sampling.options.eos_ids;
+      queries.push_back(query);
+      targets.push_back({&task, r});
+    }
+  }
+  if (queries.empty()) return;
+  const double start = now();
+  decoder_.draw(queries);
+  counters_.decode_seconds += now() - start;
+  counters_.sampled_tokens += static_cast<int64_t>(queries.size());
+  std::set<Task*> bad;
+  for (size_t i = 0; i < queries.size(); ++i) {
+    if (queries[i].bad) bad.insert(targets[i].task);
+  }
+  for (size_t i = 0; i < queries.size(); ++i) {
+    Task& task = *targets[i].task;
+    if (!bad.contains(&task)) take_sample(task, task.rows[targets[i].row], queries[i].sample);
+  }
+  std::vector<Task*> over;
+  for (const Ready& ready : ready_) {
+    if (ready.task->kind == Task::Kind::sample && ready.task->rows_left == 0 && !bad.contains(ready.task))
+      over.push_back(ready.task);
+  }
+  std::erase_if(ready_, [](const Ready& ready) { return ready.task->kind == Task::Kind::sample; });  // soon gone
+  for (Task* task : over) finish(*task, nullptr);
+  for (Task* task : bad) {
+    finish(*task, error_of(ErrorCode::NUMERICAL,
+                           "sampling: a row has a NaN or infinite logit, or no token left to draw"));
+  }
+}
+
+void Scheduler::take_sample(Task& task, SampleRow& row, const kernels::Sample& sample) {
+  const SamplingOptions& options = task.sampling->options;
+  Segment* segment = row.segment;
+  segment->tokens.push_back(sample.id);
+  row.drawn.push_back(sample);
+  const int64_t drawn = static_cast<int64_t>(row.drawn.size());
+  const auto end = [&](Finish finish) {
+    row.ended = true;
+    row.finish = finish;
+    --task.rows_left;
+    tree_.end_task(segment);
+  };
+  if (std::find(options.eos_ids.begin(), options.eos_ids.end(), sample.id) != options.eos_ids.end())
+    return end(Finish::eos);
+  const bool stopped = task.sampling->stop.add(row.text, sample.id);
+  if (stopped && drawn >= options.min_new_tokens) return end(Finish::stop);
+  if (drawn >= options.max_new_tokens || segment->end() >= model_.config().max_positions) end(Finish::length);
+}
+
+// Log-probs of scored segments, as far as the step computed what predicts them, and of labels.
+void Scheduler::read() {
+  struct Target {
+    Task* task;
+    int64_t at;  // first of its values
+  };
+  std::vector<LogprobQuery> queries;
+  std::vector<Target> targets;
+  std::map<const Segment*, std::vector<Task*>> scorers;
+  for (const auto& [key, task] : tasks_) {
+    if (task->kind == Task::Kind::score && task->node->pins > 0) scorers[task->node].push_back(task.get());
+  }
+  int64_t row = 0;
+  for (const StepSpan& span : spans_) {
+    const auto found = scorers.find(span.segment);
+    if (found != scorers.end()) {
+      for (Task* task : found->second) {
+        for (int64_t i = span.from; i < span.to && i + 1 < span.segment->length(); ++i) {
+          queries.push_back({{false, row + i - span.from}, {span.segment->tokens[i + 1]}});
+          targets.push_back({task, i + 1});
+        }
+      }
+    }
+    row += span.to - span.from;
+  }
+  std::vector<Task*> over;
+  for (const Ready& ready : ready_) {
+    Task& task = *ready.task;
+    if (task.kind == Task::Kind::sample) continue;
+    if (task.kind == Task::Kind::readout) {
+      queries.push_back({last_hidden(*task.node), task.labels});
+      targets.push_back({&task, 0});
+    } else if (task.node->parent != nullptr) {
+      queries.push_back({last_hidden(*task.node->parent), {task.node->tokens[0]}});
+      targets.push_back({&task, 0});
+    }
+    over.push_back(&task);
+  }
+  if (!queries.empty()) {
+    const double start = now();
+    const std::vector<float> values = decoder_.logprobs(queries);
+    counters_.prefill_seconds += now() - start;
+    size_t at = 0;
+    for (size_t i = 0; i < queries.size(); ++i) {
+      for (size_t k = 0; k < queries[i].targets.size(); ++k)
+        targets[i].task->values[targets[i].at + static_cast<int64_t>(k)] = values[at++];
+    }
+  }
+  for (Task* task : over) finish(*task, nullptr);
+}
+
+void Scheduler::finish(Task& task, std::exception_ptr error) {
+  const auto it = tasks_.find({task.priority, task.sequence});
+  const std::unique_ptr<Task> owned = std::move(it->second);
+  tasks_.erase(it);
+  for (SampleRow& row : task.rows) {
+    if (!row.ended) tree_.end_task(row.segment);
+  }
+  tree_.end_task(task.node);
+  task.done(task, error);
+}
+
+void Scheduler::end_step() {
+  for (Segment* segment : pinned_) {
+    segment->pins = 0;
+    segment->hidden_row = -1;
+  }
+  // Whoever was only kept by its pin goes now.
+  tree_.sweep(pinned_);
+  pinned_.clear();
+  spans_.clear();
+  ready_.clear();
+}
+
+}  // namespace stepward

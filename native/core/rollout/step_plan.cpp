@@ -1,0 +1,111 @@
+#include "core/rollout/step_plan.h"
+
+#include <algorithm>
+
+#include "kernels/segment_attention.h"
+
+namespace stepward {
+namespace {
+
+using kernels::kBlockTokens;
+using kernels::kChunkTokens;
+
+struct Entry {
+  int32_t row, part, last;
+  int32_t position;     // of the row
+  int32_t chunk_start;  // position of the chunk's first token
+};
+
+struct Item {
+  const Segment* segment;
+  int64_t chunk;
+  std::vector<Entry> entries;
+};
+
+int64_t chunks_of(int64_t tokens) {
+  return (tokens + kChunkTokens - 1) / kChunkTokens;
+}
+
+class Planner {
+ public:
+  Planner(StepPlan& plan, bool share) : plan_(plan), share_(share) {}
+
+  void add(const StepSpan& span) {
+    const std::vector<Segment*> path = path_of(span.segment);
+    if (!share_) {
+      for (Segment* segment : path) segment->first_item = -1;
+    }
+    for (int64_t i = span.from; i < span.to; ++i) add_row(span, path, i);
+    for (Segment* segment : path) touched_.push_back(segment);
+  }
+
+  std::vector<Item> finish() {
+    for (Segment* segment : touched_) segment->first_item = -1;
+    return std::move(items_);
+  }
+
+ private:
+  void add_row(const StepSpan& span, const std::vector<Segment*>& path, int64_t i) {
+    const Segment& own = *span.segment;
+    const int32_t row = static_cast<int32_t>(plan_.num_rows()), position = static_cast<int32_t>(own.start + i);
+    plan_.tokens.push_back(own.tokens[i]);
+    plan_.positions.push_back(position);
+    plan_.slots.push_back(static_cast<int64_t>(own.blocks[i / kBlockTokens]) * kBlockTokens + i % kBlockTokens);
+    int32_t part = plan_.part_offsets.back();
+    for (Segment* segment : path) {
+      const int64_t seen = segment == span.segment ? i + 1 : segment->length();
+      if (segment->first_item < 0) {
+        // Room for all chunks that any row of this step may see.
+        segment->first_item = static_cast<int32_t>(items_.size());
+        const int64_t reach = segment == span.segment ? span.to : segment->length();
+        for (int64_t c = 0; c < chunks_of(reach); ++c) items_.push_back({segment, c, {}});
+      }
+      for (int64_t c = 0; c * kChunkTokens < seen; ++c) {
+        const int32_t last = static_cast<int32_t>(std::min(kChunkTokens, seen - c * kChunkTokens));
+        const int32_t start = static_cast<int32_t>(segment->start + c * kChunkTokens);
+        items_[segment->first_item + c].entries.push_back({row, part++, last, position, start});
+      }
+    }
+    plan_.part_offsets.push_back(part);
+  }
+
+  StepPlan& plan_;
+  const bool share_;
+  std::vector<Item> items_;
+  std::vector<Segment*> touched_;
+};
+
+}  // namespace
+
+StepPlan plan_step(const std::vector<StepSpan>& spans, bool share, const std::vector<int64_t>& windows) {
+  StepPlan plan;
+  Planner planner(plan, share);
+  for (const StepSpan& span : spans) planner.add(span);
+  std::vector<Item> items = planner.finish();
+  // Long items first: the last one to be taken should be short.
+  std::stable_sort(items.begin(), items.end(),
+                   [](const Item& a, const Item& b) { return a.entries.size() > b.entries.size(); });
+  for (const int64_t window : windows) plan.first[window];
+  for (const Item& item : items) {
+    if (item.entries.empty()) continue;
+    int64_t reach = 0;
+    for (const Entry& entry : item.entries) {
+      plan.rows.push_back(entry.row);
+      plan.parts.push_back(entry.part);
+      plan.last.push_back(entry.last);
+      reach = std::max<int64_t>(reach, entry.last);
+      for (auto& [window, first] : plan.first) {
+        // A window of w tokens reaches back to position - w + 1.
+        const int64_t oldest = window > 0 ? entry.position - window + 1 - entry.chunk_start : 0;
+        first.push_back(static_cast<int32_t>(std::clamp<int64_t>(oldest, 0, entry.last)));
+      }
+    }
+    const int64_t first_block = item.chunk * (kChunkTokens / kBlockTokens);
+    for (int64_t b = 0; b * kBlockTokens < reach; ++b) plan.blocks.push_back(item.segment->blocks[first_block + b]);
+    plan.entry_offsets.push_back(static_cast<int32_t>(plan.rows.size()));
+    plan.block_offsets.push_back(static_cast<int32_t>(plan.blocks.size()));
+  }
+  return plan;
+}
+
+}  // namespace stepward

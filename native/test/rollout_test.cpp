@@ -1,0 +1,382 @@
+// The rollout engine's verbs: against the plain forward pass under random sequences of them, and what they promise about
+// batches, sharing, cancelled neighbours, tight budgets, new weights and token counts.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <map>
+
+#include <ATen/TensorOperators.h>
+
+#include "helpers/tiny_model.h"
+#include "kernels/segment_attention.h"
+#include "stepward/rollout.h"
+#include "stepward/trainer.h"
+
+namespace stepward {
+namespace {
+
+using testing::forward_logprobs;
+using testing::tiny_model;
+
+const auto kNever = std::make_shared<CancelFlag>();
+
+std::vector<int32_t> random_ids(std::mt19937& random, int count, int vocab = 61) {
+  std::vector<int32_t> ids;
+  for (int i = 0; i < count; ++i) ids.push_back(static_cast<int32_t>(random() % vocab));
+  return ids;
+}
+
+std::vector<int32_t> joined(std::vector<int32_t> a, const std::vector<int32_t>& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+// Of a block of 32 tokens: every layer and KV head.
+int64_t block_bytes(const Model& model) {
+  const ModelConfig& config = model.config();
+  return config.num_layers * config.num_kv_heads * kernels::head_block_elements(config.head_dim) * 4;
+}
+
+ForkRequest fork_of(NodeId node, int32_t samples, uint64_t tree_key, int32_t max_new_tokens = 10) {
+  ForkRequest request;
+  request.node = node;
+  request.samples = samples;
+  request.tree_key = tree_key;
+  request.sampling.temperature = 0.8f;
+  request.sampling.top_p = 0.95f;
+  request.sampling.max_new_tokens = max_new_tokens;
+  return request;
+}
+
+std::vector<Candidate> fork_now(Rollout& rollout, const ForkRequest& request) {
+  std::vector<Candidate> result;
+  rollout.fork(request, {}, 0, kNever, [&](std::vector<Candidate> candidates, std::exception_ptr error) {
+    if (error) std::rethrow_exception(error);
+    result = std::move(candidates);
+  });
+  rollout.drain();
+  return result;
+}
+
+Rollout::ValuesDone into(std::vector<float>& values) {
+  return [&values](std::vector<float> got, std::exception_ptr error) {
+    if (error) std::rethrow_exception(error);
+    values = std::move(got);
+  };
+}
+
+// What the plain forward pass says of `tokens` after `prefix`.
+std::vector<float> plain_logprobs(const Model& model, const std::vector<int32_t>& prefix,
+                                  const std::vector<int32_t>& tokens) {
+  const std::vector<float> all = forward_logprobs(model, testing::chain(joined(prefix, tokens)), {1});
+  return {all.begin() + static_cast<int64_t>(prefix.size()), all.end()};
+}
+
+void expect_near(const std::vector<float>& got, const std::vector<float>& expected, double tolerance) {
+  ASSERT_EQ(got.size(), expected.size());
+  for (size_t i = 0; i < got.size(); ++i) EXPECT_NEAR(got[i], expected[i], tolerance) << "token " << i;
+}
+
+struct Variant {
+  const char *family, *extra;
+};
+class RolloutTest : public ::testing::TestWithParam<Variant> {};
+
+// Random fork, append, commit, release, score, readout and cancel on several trees, with and without sharing and under a
+// budget that makes segments lose their keys and values, each result against the forward pass over its whole path.
+TEST_P(RolloutTest, RandomVerbsEqualTheForwardPass) {
+  const auto model = tiny_model(GetParam().family, GetParam().extra);
+  struct Node {
+    NodeId id;
+    std::vector<int32_t> path;
+  };
+  for (int round = 0; round < 6; ++round) {
+    std::mt19937 random(100 + round);
+    RolloutOptions options;
+    options.share = round % 3 != 2;
+    options.step_tokens = round % 2 == 0 ? 7 : 512;
+    if (round % 3 == 1) options.kv_budget_bytes = 12 * block_bytes(*model);
+    Rollout rollout(*model, options);
+    std::vector<Node> nodes;
+    const auto below = [&](size_t n) { return static_cast<size_t>(random() % n); };
+    const auto drop = [&](size_t i) { nodes.erase(nodes.begin() + static_cast<int64_t>(i)); };
+    int64_t checked = 0;
+    for (int move = 0; move < 40; ++move) {
+      const size_t kind = below(8);
+      if (nodes.empty() || kind == 0) {
+        const auto ids = random_ids(random, 1 + static_cast<int>(below(40)));
+        nodes.push_back({rollout.open(ids), ids});
+        continue;
+      }
+      const size_t at = below(nodes.size());
+      const Node node = nodes[at];
+      if (node.path.size() > 90) {
+        rollout.release(node.id);
+        drop(at);
+      } else if (kind == 1) {
+        const auto ids = random_ids(random, 1 + static_cast<int>(below(20)));
+        nodes.push_back({rollout.append(node.id, ids), joined(node.path, ids)});
+      } else if (kind == 2) {
+        rollout.release(node.id);
+        drop(at);
+      } else if (kind <= 4) {
+        const auto candidates = fork_now(rollout, fork_of(node.id, 3, move));
+        for (const Candidate& candidate : candidates) {
+          expect_near(candidate.logprobs, plain_logprobs(*model, node.path, candidate.tokens), 2e-5);
+          ++checked;
+        }
+        const size_t kept = below(3);
+        if (kind == 3) rollout.commit(candidates[kept].node);
+        for (size_t c = 0; c < 3; ++c) {
+          if (kind == 3 && c != kept) continue;
+          nodes.push_back({candidates[c].node, joined(node.path, candidates[c].tokens)});
+        }
+      } else if (kind == 5) {
+        const std::vector<std::vector<int32_t>> suffixes = {random_ids(random, 1), random_ids(random, 6)};
+        std::vector<float> got;
+        rollout.score(node.id, suffixes, 0, kNever, into(got));
+        rollout.drain();
+        expect_near(got,
+                    [&] {
+                      auto all = plain_logprobs(*model, node.path, suffixes[0]);
+                      const auto more = plain_logprobs(*model, node.path, suffixes[1]);
+                      all.insert(all.end(), more.begin(), more.end());
+                      return all;
+                    }(),
+                    2e-5);
+      } else if (kind == 6) {
+        const auto suffix = random_ids(random, static_cast<int>(below(4)));
+        std::vector<float> got;
+        rollout.readout(node.id, {suffix}, {3, 4}, 0, kNever, into(got));
+        rollout.drain();
+        const auto path = joined(node.path, suffix);
+        expect_near(got, {plain_logprobs(*model, path, {3})[0], plain_logprobs(*model, path, {4})[0]}, 2e-5);
+      } else {
+        const auto cancel = std::make_shared<CancelFlag>();
+        bool failed = false;
+        rollout.fork(fork_of(node.id, 2, move), {}, 0, cancel,
+                     [&](const std::vector<Candidate>& c, const std::exception_ptr& e) { failed = e && c.empty(); });
+        for (size_t steps = below(4); steps > 0; --steps) rollout.step();
+        cancel->cancel();
+        rollout.drain();
+        EXPECT_TRUE(failed);
+      }
+    }
+    EXPECT_GT(checked, 0);
+    for (const Node& node : nodes) rollout.release(node.id);
+    EXPECT_EQ(rollout.counters().live_segments, 0);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Families, RolloutTest,
+    ::testing::Values(Variant{"llama", "\"attention_bias\": true, \"mlp_bias\": true"},
+                      Variant{"mistral", "\"sliding_window\": 5"}, Variant{"qwen2", "\"tie_word_embeddings\": true"},
+                      Variant{"qwen3", "\"head_dim\": 16"}, Variant{"llama", "\"head_dim\": 40"}));
+
+void expect_same(const Candidate& a, const Candidate& b) {
+  EXPECT_EQ(a.tokens, b.tokens);
+  EXPECT_EQ(a.logprobs, b.logprobs);
+  EXPECT_EQ(a.sampling_logprobs, b.sampling_logprobs);
+}
+
+// A candidate's bits do not depend on what runs beside it, on who is cancelled, on sharing or on the budget.
+TEST(Rollout, ACandidateIsTheSameAloneInABatchAndAfterItsNeighboursAreCancelled) {
+  const auto model = tiny_model("qwen3", "\"max_position_embeddings\": 1024");
+  std::mt19937 random(5);
+  const auto header = random_ids(random, 300);  // more than a chunk
+  std::vector<std::vector<int32_t>> problems;
+  for (int i = 0; i < 50; ++i) problems.push_back(random_ids(random, 5 + i % 40));
+
+  const auto run = [&](const RolloutOptions& options, const std::vector<size_t>& which, bool cancel_others) {
+    Rollout rollout(*model, options);
+    std::vector<std::vector<Candidate>> results(problems.size());
+    std::vector<std::shared_ptr<CancelFlag>> flags;
+    for (const size_t p : which) {
+      const NodeId root = rollout.open(header), node = rollout.append(root, problems[p]);
+      rollout.release(root);
+      flags.push_back(std::make_shared<CancelFlag>());
+      rollout.fork(fork_of(node, 4, p, 20), {}, static_cast<int64_t>(p), flags.back(),
+                   [&results, p](std::vector<Candidate> c, const std::exception_ptr&) { results[p] = std::move(c); });
+    }
+    if (cancel_others) {
+      for (int i = 0; i < 9; ++i) rollout.step();
+      for (size_t i = 0; i < which.size(); ++i) {
+        if (which[i] != 20) flags[i]->cancel();
+      }
+    }
+    rollout.drain();
+    return results[20];
+  };
+  std::vector<size_t> everyone(problems.size());
+  for (size_t i = 0; i < everyone.size(); ++i) everyone[i] = i;
+  const auto alone = run({}, {20}, false);
+  ASSERT_EQ(alone.size(), 4u);
+  RolloutOptions unshared;
+  unshared.share = false;
+  RolloutOptions tight;
+  tight.kv_budget_bytes = 40 * block_bytes(*model);
+  tight.step_tokens = 33;
+  for (const auto& other : {run({}, everyone, false), run({}, everyone, true), run(unshared, everyone, false),
+                            run(tight, everyone, false)}) {
+    ASSERT_EQ(other.size(), 4u);
+    for (size_t c = 0; c < 4; ++c) expect_same(alone[c], other[c]);
+  }
+}
+
+TEST(Rollout, SampledLogprobsAreTheScoresOfTheSameTokens) {
+  const auto model = tiny_model();
+  Rollout rollout(*model, {});
+  const NodeId root = rollout.open({1, 2, 3});
+  const auto candidates = fork_now(rollout, fork_of(root, 2, 1));
+  std::vector<float> scores;
+  rollout.score(root, {candidates[1].tokens}, 0, kNever, into(scores));
+  rollout.drain();
+  expect_near(scores, candidates[1].logprobs, 2e-6);
+}
+
+// w = 6, header 300, problem and steps 500, step 80, tail 20, both orders: 29,400 prompt tokens without sharing.
+TEST(Rollout, AJudgeTreeComputesEveryPrefixOnce) {
+  const auto model = tiny_model("llama", "\"max_position_embeddings\": 2048");
+  std::mt19937 random(1);
+  Rollout rollout(*model, {});
+  const auto header = random_ids(random, 300), problem = random_ids(random, 500), tail = random_ids(random, 20);
+  std::vector<std::vector<int32_t>> steps;
+  for (int i = 0; i < 6; ++i) steps.push_back(random_ids(random, 80));
+  const NodeId head = rollout.open(header), trunk = rollout.append(head, problem);
+  std::vector<float> got;
+  for (int a = 0; a < 6; ++a) {
+    const NodeId first = rollout.append(trunk, steps[a]);
+    for (int b = 0; b < 6; ++b) {
+      if (a == b) continue;
+      rollout.readout(first, {joined(steps[b], tail)}, {1, 2}, 0, kNever, into(got));
+    }
+    rollout.release(first);
+  }
+  rollout.drain();
+  const RolloutCounters counters = rollout.counters();
+  EXPECT_EQ(counters.prompt_tokens_prefix_free, 29400);
+  EXPECT_LE(counters.prompt_tokens_computed, 4100 + 180);
+  EXPECT_EQ(counters.prompt_tokens_computed, 300 + 500 + 6 * 80 + 30 * 100);
+}
+
+TEST(Rollout, NewWeightsMakeEverythingStale) {
+  const auto model = tiny_model();
+  Rollout rollout(*model, {});
+  const NodeId root = rollout.open({4, 5, 6, 7});
+  fork_now(rollout, fork_of(root, 1, 1));
+  {
+    TrainerOptions options;
+    options.optimizer = "sgd";
+    Trainer trainer(*model, options);
+    SftBatch batch{testing::chain({4, 5, 6, 7, 8}), {1.0f}, 4};
+    at::AutoGradMode with_grad(true);
+    trainer.accumulate(batch, CancelFlag());
+    trainer.apply(0.5);
+  }
+  std::vector<float> got;
+  rollout.score(root, {{9, 10}}, 0, kNever, into(got));
+  rollout.drain();
+  expect_near(got, plain_logprobs(*model, {4, 5, 6, 7}, {9, 10}), 2e-5);
+}
+
+TEST(Rollout, AFoundRootIsNotComputedAgain) {
+  const auto model = tiny_model();
+  Rollout rollout(*model, {});
+  for (int i = 0; i < 3; ++i) {
+    const NodeId root = rollout.open({1, 2, 3, 4, 5});
+    std::vector<float> got;
+    rollout.readout(root, {{}}, {7}, 0, kNever, into(got));
+    rollout.drain();
+    EXPECT_NEAR(got.at(0), plain_logprobs(*model, {1, 2, 3, 4, 5}, {7})[0], 1e-5);
+    rollout.release(root);
+  }
+  EXPECT_EQ(rollout.counters().prompt_tokens_computed, 5);
+  EXPECT_EQ(rollout.counters().hits, 2);
+}
+
+TEST(Rollout, BadArgumentsAreToldAtOnce) {
+  const auto model = tiny_model();
+  Rollout rollout(*model, {});
+  const auto code = [](const auto& call) {
+    try {
+      call();
+    } catch (const Error& error) {
+      return error.code();
+    }
+    return ErrorCode::INTERNAL;
+  };
+  EXPECT_EQ(code([&] { rollout.open({61}); }), ErrorCode::TOKEN_OUT_OF_RANGE);
+  EXPECT_EQ(code([&] { rollout.open({}); }), ErrorCode::INVALID_ARGUMENT);
+  EXPECT_EQ(code([&] { rollout.open(std::vector<int32_t>(129, 1)); }), ErrorCode::CONTEXT_TOO_LONG);
+  EXPECT_EQ(code([&] { rollout.append(99, {1}); }), ErrorCode::HANDLE_INVALID);
+  const NodeId root = rollout.open({1});
+  EXPECT_EQ(code([&] { rollout.commit(root); }), ErrorCode::INVALID_ARGUMENT);
+  rollout.release(root);
+  EXPECT_EQ(code([&] { rollout.release(root); }), ErrorCode::HANDLE_INVALID);
+}
+
+TEST(Rollout, APathThatCanNeverFitIsRefusedAndOthersGoOn) {
+  const auto model = tiny_model();
+  RolloutOptions options;
+  options.kv_budget_bytes = 2 * block_bytes(*model);
+  Rollout rollout(*model, options);
+  const NodeId large = rollout.open(std::vector<int32_t>(100, 3)), small = rollout.open({1, 2});
+  ErrorCode code = ErrorCode::INTERNAL;
+  rollout.fork(fork_of(large, 1, 1), {}, 0, kNever, [&](const std::vector<Candidate>&, const std::exception_ptr& error) {
+    try {
+      std::rethrow_exception(error);
+    } catch (const Error& e) {
+      code = e.code();
+    }
+  });
+  std::vector<Candidate> got;
+  rollout.fork(fork_of(small, 3, 1), {}, 1, kNever,
+               [&](std::vector<Candidate> candidates, const std::exception_ptr&) { got = std::move(candidates); });
+  rollout.drain();
+  EXPECT_EQ(code, ErrorCode::OUT_OF_MEMORY);
+  EXPECT_EQ(got.size(), 3u);
+}
+
+TEST(Rollout, ManyTreesLeaveNothingBehind) {
+  const auto model = tiny_model();
+  RolloutOptions options;
+  options.kv_budget_bytes = 64 * block_bytes(*model);
+  Rollout rollout(*model, options);
+  std::mt19937 random(3);
+  for (int i = 0; i < 300; ++i) {
+    const NodeId root = rollout.open(random_ids(random, 10));
+    const auto candidates = fork_now(rollout, fork_of(root, 3, i, 4));
+    rollout.commit(candidates[0].node);
+    rollout.release(candidates[0].node);
+    rollout.release(root);
+  }
+  const RolloutCounters counters = rollout.counters();
+  EXPECT_EQ(counters.live_segments, 0);
+  EXPECT_LE(counters.cached_segments, 64);
+  EXPECT_LE(counters.peak_kv_bytes, options.kv_budget_bytes);
+  rollout.release_memory();
+  EXPECT_EQ(rollout.counters().cached_segments, 0);
+}
+
+TEST(Rollout, NanWeightsFailTheirRequestsAlone) {
+  const auto model = tiny_model();
+  model->weights().at("lm_head.weight").fill_(std::numeric_limits<float>::quiet_NaN());
+  Rollout rollout(*model, {});
+  const NodeId root = rollout.open({1, 2});
+  ErrorCode code = ErrorCode::INTERNAL;
+  rollout.fork(fork_of(root, 2, 1), {}, 0, kNever, [&](const std::vector<Candidate>&, const std::exception_ptr& error) {
+    try {
+      std::rethrow_exception(error);
+    } catch (const Error& e) {
+      code = e.code();
+    }
+  });
+  rollout.drain();
+  EXPECT_EQ(code, ErrorCode::NUMERICAL);
+  EXPECT_TRUE(rollout.idle());
+}
+
+}  // namespace
+}  // namespace stepward
