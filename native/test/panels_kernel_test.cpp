@@ -1,0 +1,141 @@
+// Products against packed panels: equal to sums in double, the same bits whatever the number of rows and panels and on
+// every instruction set with FMA, and bf16 panels against the same values in float.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/isa.h"
+#include "kernels/panels.h"
+
+namespace stepward::kernels {
+namespace {
+
+std::vector<float> random_floats(size_t count, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> values(count);
+  for (float& value : values) value = normal(random);
+  return values;
+}
+
+float from_bf16(uint16_t bits) {
+  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
+  float value;
+  std::memcpy(&value, &wide, sizeof(value));
+  return value;
+}
+
+struct Shape {
+  int64_t rows, columns, k;
+};
+const Shape kShapes[] = {{1, 32, 8}, {3, 100, 7}, {12, 64, 33}, {13, 70, 96}, {40, 33, 130}};
+
+class PanelsTest : public ::testing::TestWithParam<Isa> {
+ protected:
+  void SetUp() override { ASSERT_TRUE(use_isa(isa_name(GetParam()))); }
+  void TearDown() override { use_isa(""); }
+};
+
+TEST_P(PanelsTest, ProductsEqualSumsInDouble) {
+  for (const Shape& s : kShapes) {
+    const auto a = random_floats(s.rows * s.k, 1), w = random_floats(s.columns * s.k, 2);
+    const int64_t panels = panels_of(s.columns), width = panels * kPanel;
+    std::vector<float> packed(panels * kPanel * s.k);
+    pack_panels(w.data(), s.k, s.columns, s.k, packed.data());
+    const auto start = random_floats(s.rows * width, 3);
+    for (const PanelMode mode : {PanelMode::store, PanelMode::add, PanelMode::resume}) {
+      std::vector<float> c = start;
+      panel_ops().multiply(a.data(), s.k, s.rows, packed.data(), kPanel, kPanel * s.k, panels, s.k, c.data(), width,
+                           mode);
+      for (int64_t r = 0; r < s.rows; ++r) {
+        for (int64_t j = 0; j < width; ++j) {
+          double expected = mode == PanelMode::store ? 0 : start[r * width + j];
+          for (int64_t i = 0; i < s.k && j < s.columns; ++i)
+            expected += static_cast<double>(a[r * s.k + i]) * w[j * s.k + i];
+          ASSERT_NEAR(c[r * width + j], expected, 2e-5) << s.rows << " rows, row " << r << " column " << j;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(PanelsTest, ARowsBitsDoNotDependOnTheOthers) {
+  const int64_t rows = 37, columns = 96, k = 50;
+  const auto a = random_floats(rows * k, 4), w = random_floats(columns * k, 5);
+  std::vector<float> packed(columns * k), all(rows * columns), one(columns);
+  pack_panels(w.data(), k, columns, k, packed.data());
+  const PanelOps& ops = panel_ops();
+  ops.multiply(a.data(), k, rows, packed.data(), kPanel, kPanel * k, 3, k, all.data(), columns, PanelMode::store);
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t p = 0; p < 3; ++p) {
+      ops.multiply(a.data() + r * k, k, 1, packed.data() + p * kPanel * k, kPanel, 0, 1, k, one.data() + p * kPanel,
+                   columns, PanelMode::store);
+    }
+    EXPECT_EQ(std::memcmp(one.data(), all.data() + r * columns, columns * sizeof(float)), 0) << "row " << r;
+  }
+}
+
+TEST_P(PanelsTest, Bf16PanelsEqualTheirValuesInFloat) {
+  for (const Shape& s : kShapes) {
+    const int64_t even = s.k + s.k % 2, panels = panels_of(s.columns), width = panels * kPanel;
+    std::vector<uint16_t> w(s.columns * s.k), a(s.rows * even, 0);
+    std::vector<float> wide_w(w.size()), wide_a(a.size(), 0);
+    const auto values = random_floats(w.size() + a.size(), 6);
+    for (size_t i = 0; i < w.size(); ++i) wide_w[i] = from_bf16(w[i] = to_bf16(values[i]));
+    for (int64_t r = 0; r < s.rows; ++r) {
+      for (int64_t i = 0; i < s.k; ++i) {
+        const size_t at = r * even + i;
+        wide_a[at] = from_bf16(a[at] = to_bf16(values[w.size() + at]));
+      }
+    }
+    std::vector<uint16_t> packed(panels * kPanel * even);
+    pack_bf16_panels(w.data(), s.k, s.columns, s.k, packed.data());
+    std::vector<float> plain(panels * kPanel * s.k), expected(s.rows * width), got(s.rows * width);
+    pack_panels(wide_w.data(), s.k, s.columns, s.k, plain.data());
+    const PanelOps& ops = panel_ops();
+    ops.multiply(wide_a.data(), even, s.rows, plain.data(), kPanel, kPanel * s.k, panels, s.k, expected.data(), width,
+                 PanelMode::store);
+    ops.multiply_wide(wide_a.data(), even, s.rows, packed.data(), kPanel * even, panels, even, got.data(), width,
+                      PanelMode::store);
+    EXPECT_EQ(std::memcmp(got.data(), expected.data(), got.size() * sizeof(float)), 0);
+    if (ops.multiply_bf16 == nullptr) continue;
+    ops.multiply_bf16(a.data(), even, s.rows, packed.data(), kPanel * even, panels, even, got.data(), width,
+                      PanelMode::store);
+    for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], expected[i], 2e-5);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Isas, PanelsTest, ::testing::ValuesIn(available_isas()),
+                         [](const auto& info) { return std::string(isa_name(info.param)); });
+
+TEST(Panels, EveryIsaWithFmaGivesTheSameBits) {
+  const int64_t rows = 15, k = 200;
+  const auto a = random_floats(rows * k, 7), w = random_floats(64 * k, 8);
+  std::vector<float> packed(64 * k), first(rows * 64), other(rows * 64);
+  pack_panels(w.data(), k, 64, k, packed.data());
+  bool known = false;
+  for (const Isa isa : available_isas()) {
+    if (isa == Isa::baseline) continue;
+    use_isa(isa_name(isa));
+    std::vector<float>& c = known ? other : first;
+    panel_ops().multiply(a.data(), k, rows, packed.data(), kPanel, kPanel * k, 2, k, c.data(), 64, PanelMode::store);
+    if (known) EXPECT_EQ(std::memcmp(first.data(), other.data(), first.size() * sizeof(float)), 0) << isa_name(isa);
+    known = true;
+  }
+  use_isa("");
+}
+
+TEST(Panels, ToBf16RoundsToNearestEvenAndKeepsNan) {
+  EXPECT_EQ(to_bf16(1.0f), 0x3F80);
+  EXPECT_EQ(to_bf16(1.00390625f), 0x3F80);   // half way: to even
+  EXPECT_EQ(to_bf16(1.01171875f), 0x3F82);   // half way: to even
+  EXPECT_EQ(to_bf16(-INFINITY), 0xFF80);
+  EXPECT_TRUE(std::isnan(from_bf16(to_bf16(std::nanf("1")))));
+}
+
+}  // namespace
+}  // namespace stepward::kernels

@@ -1,0 +1,136 @@
+// Attention over chunks and their merge: equal to one softmax over a row's whole path in double, and the same bits
+// whether a chunk is shared by many rows or read for each alone.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/isa.h"
+#include "kernels/segment_attention.h"
+
+namespace stepward::kernels {
+namespace {
+
+struct Chunk {
+  int64_t tokens;
+  std::vector<std::vector<float>> blocks;  // one KV head each
+  std::vector<const float*> heads;
+};
+
+// Keys and values of `tokens` tokens; the slots behind them hold what an earlier owner may have left there.
+Chunk random_chunk(std::mt19937& random, int64_t tokens, int64_t dim) {
+  std::normal_distribution<float> normal;
+  Chunk chunk{tokens, {}, {}};
+  for (int64_t begin = 0; begin < tokens; begin += kBlockTokens) {
+    std::vector<float> block(head_block_elements(dim), 0.0f);
+    for (int64_t i = 0; i < dim * kBlockTokens; ++i) block[i] = normal(random);
+    for (int64_t t = 0; t < kBlockTokens; ++t) {
+      for (int64_t d = 0; d < dim; ++d) block[dim * kBlockTokens + t * value_width(dim) + d] = normal(random);
+    }
+    chunk.blocks.push_back(std::move(block));
+  }
+  for (const auto& block : chunk.blocks) chunk.heads.push_back(block.data());
+  return chunk;
+}
+
+struct Row {
+  std::vector<int32_t> first, last;  // of each chunk
+};
+
+class SegmentAttentionTest : public ::testing::TestWithParam<Isa> {
+ protected:
+  void SetUp() override { ASSERT_TRUE(use_isa(isa_name(GetParam()))); }
+  void TearDown() override { use_isa(""); }
+};
+
+// Every row sees some of every chunk; `together`: a chunk is one item.
+std::vector<float> attend(const std::vector<Chunk>& chunks, const std::vector<Row>& rows, const std::vector<float>& q,
+                          int64_t group, int64_t dim, bool together) {
+  const int64_t count = static_cast<int64_t>(rows.size()), parts = count * static_cast<int64_t>(chunks.size());
+  std::vector<float> out(parts * group * value_width(dim)), max(parts * group), sum(parts * group);
+  for (size_t c = 0; c < chunks.size(); ++c) {
+    std::vector<int32_t> ids, part, first, last;
+    for (int64_t r = 0; r < count; ++r) {
+      ids.push_back(static_cast<int32_t>(r));
+      part.push_back(static_cast<int32_t>(r * static_cast<int64_t>(chunks.size()) + static_cast<int64_t>(c)));
+      first.push_back(rows[r].first[c]);
+      last.push_back(rows[r].last[c]);
+    }
+    const int64_t step = together ? count : 1;
+    for (int64_t begin = 0; begin < count; begin += step) {
+      attend_chunk_cpu({q.data(), group * dim, dim, 0, group, chunks[c].heads.data(), ids.data() + begin,
+                        part.data() + begin, first.data() + begin, last.data() + begin, step, out.data(), max.data(),
+                        sum.data(), group});
+    }
+  }
+  std::vector<float> merged(count * group * dim);
+  for (int64_t r = 0; r < count; ++r) {
+    merge_parts_cpu(out.data(), max.data(), sum.data(), r * static_cast<int64_t>(chunks.size()),
+                    (r + 1) * static_cast<int64_t>(chunks.size()), group, dim, merged.data() + r * group * dim);
+  }
+  return merged;
+}
+
+TEST_P(SegmentAttentionTest, EqualsOneSoftmaxOverThePath) {
+  for (const auto& [dim, group] : {std::pair<int64_t, int64_t>{8, 1}, {40, 3}, {64, 3}, {80, 2}, {128, 8}}) {
+    std::mt19937 random(static_cast<uint32_t>(dim));
+    std::normal_distribution<float> normal;
+    std::vector<Chunk> chunks;
+    for (const int64_t tokens : {256, 17, 1, 100}) chunks.push_back(random_chunk(random, tokens, dim));
+    std::vector<Row> rows;
+    for (int r = 0; r < 29; ++r) {
+      Row row;
+      for (size_t c = 0; c < chunks.size(); ++c) {
+        const int32_t tokens = static_cast<int32_t>(chunks[c].tokens);
+        const bool own = c + 1 == chunks.size();
+        row.last.push_back(own ? std::min(tokens, 1 + 4 * r) : tokens);
+        // Some rows have a window: a part of the first chunk, or nothing of it.
+        row.first.push_back(c > 0 ? 0 : r % 3 == 1 ? 40 + r : r % 3 == 2 ? row.last.back() : 0);
+      }
+      rows.push_back(row);
+    }
+    std::vector<float> q(rows.size() * group * dim);
+    for (float& v : q) v = normal(random) / std::sqrt(static_cast<float>(dim));
+    const auto shared = attend(chunks, rows, q, group, dim, true), alone = attend(chunks, rows, q, group, dim, false);
+    EXPECT_EQ(std::memcmp(shared.data(), alone.data(), shared.size() * sizeof(float)), 0) << "dim " << dim;
+
+    for (size_t r = 0; r < rows.size(); ++r) {
+      for (int64_t h = 0; h < group; ++h) {
+        const float* query = q.data() + (r * group + h) * dim;
+        std::vector<double> expected(dim, 0);
+        double total = 0;
+        for (size_t c = 0; c < chunks.size(); ++c) {
+          for (int32_t t = rows[r].first[c]; t < rows[r].last[c]; ++t) {
+            const float* block = chunks[c].heads[t / kBlockTokens];
+            double score = 0;
+            for (int64_t d = 0; d < dim; ++d)
+              score += static_cast<double>(query[d]) * block[d * kBlockTokens + t % kBlockTokens];
+            const double p = std::exp(score);
+            total += p;
+            for (int64_t d = 0; d < dim; ++d)
+              expected[d] += p * block[dim * kBlockTokens + t % kBlockTokens * value_width(dim) + d];
+          }
+        }
+        for (int64_t d = 0; d < dim; ++d)
+          ASSERT_NEAR(shared[(r * group + h) * dim + d], expected[d] / total, 3e-6) << "dim " << dim << " row " << r;
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Isas, SegmentAttentionTest, ::testing::ValuesIn(available_isas()),
+                         [](const auto& info) { return std::string(isa_name(info.param)); });
+
+TEST(SegmentAttention, LargeScoresDoNotOverflow) {
+  std::mt19937 random(1);
+  std::vector<Chunk> chunks;
+  for (const int64_t tokens : {40, 3}) chunks.push_back(random_chunk(random, tokens, 8));
+  const std::vector<Row> rows{{{0, 0}, {40, 3}}};
+  for (const float v : attend(chunks, rows, std::vector<float>(8, 300.0f), 1, 8, true)) EXPECT_TRUE(std::isfinite(v));
+}
+
+}  // namespace
+}  // namespace stepward::kernels
