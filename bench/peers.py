@@ -26,6 +26,9 @@ SHAPES = {
                   vocab_size=8000),
     "medium": dict(hidden_size=576, intermediate_size=1536, num_hidden_layers=12, num_attention_heads=9, num_key_value_heads=3,
                    vocab_size=49152),
+    # SmolLM2-135M's.
+    "135m": dict(hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3,
+                 vocab_size=49152),
 }
 
 

@@ -30,8 +30,9 @@ export { type SearchOptions, type SearchProgress, searchSteps } from './loop/sea
 export { type Choice, select } from './loop/select.js';
 export type { Candidate, SearchStep, SearchTree, Verdict } from './loop/types.js';
 export { Engine } from './native/engine.js';
-export { TokenTree } from './native/token-tree.js';
+export { type RolloutSummary, rolloutSummary } from './native/rollout-summary.js';
 export { type SystemInfo, setThreads, systemInfo } from './native/system.js';
+export { TokenTree } from './native/token-tree.js';
 export { Trainer } from './native/trainer.js';
 export type {
   EngineLike,

@@ -71,14 +71,17 @@ class Vllm:
     """`LLM.generate` with the prefix cache on; a judge's reading is one token with the labels' log-probs."""
 
     def __init__(self, folder, job, threads, dtype):
-        os.environ.update(OMP_NUM_THREADS=str(threads), HF_HUB_OFFLINE="1", VLLM_NO_USAGE_STATS="1")
-        for name, value in dict(VLLM_CPU_KVCACHE_SPACE="4", VLLM_LOGGING_LEVEL="ERROR").items():
-            os.environ.setdefault(name, value)
+        # Left alone, vLLM keeps a core for processes of its own that poll: on two cores it computes on one. In this process,
+        # unbound, it computes on all `threads`.
+        os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_CPU_OMP_THREADS_BIND="nobind", OMP_NUM_THREADS=str(threads),
+                          HF_HUB_OFFLINE="1", VLLM_NO_USAGE_STATS="1", VLLM_LOGGING_LEVEL="ERROR")
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")  # GiB
         from vllm import LLM, SamplingParams
 
         self.job, self.params = job, SamplingParams
-        self.llm = LLM(folder, dtype=dtype, enable_prefix_caching=True, skip_tokenizer_init=True, seed=job["seed"],
-                       disable_log_stats=True, **json.loads(os.environ.get("VLLM_EXTRA", "{}")))
+        # The prefix cache holds whole blocks: of 128 tokens by default, of 32 at best.
+        self.llm = LLM(folder, dtype=dtype, enable_prefix_caching=True, block_size=32, skip_tokenizer_init=True,
+                       seed=job["seed"], disable_log_stats=True)
 
     def run(self, prompts, **params):
         made = self.llm.generate([dict(prompt_token_ids=row) for row in prompts],

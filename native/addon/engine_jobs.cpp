@@ -79,6 +79,7 @@ Napi::Value load_model(const Napi::CallbackInfo& info) {
   RolloutOptions rollout_options;
   rollout_options.kv_budget_bytes = field["kvBudgetBytes"].integer(1, kSafeInteger);
   rollout_options.share = field["sharePrefixes"].boolean();
+  rollout_options.bf16_panels = field["bf16Panels"].boolean();
   const auto cancel = cancel_flag_of(info[1], "cancel");
 
   const auto& instance = Instance::of(info.Env());

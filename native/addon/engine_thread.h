@@ -19,8 +19,8 @@ using JobPtr = std::shared_ptr<Job>;
 
 class EngineThread {
  public:
-  // `step` does a piece of the work that overlapping jobs started, false when there is none. `at_exit` runs on the thread
-  // after its last job, before it ends: tensors are freed where they were made.
+  // `step` does a piece of the work that overlapping jobs started, false when there is none. `at_exit` runs on the
+  // thread after its last job, before it ends: tensors are freed where they were made.
   EngineThread(std::function<void(JobPtr)> done, std::function<bool()> step, std::function<void()> at_exit);
   // The thread must have been joined.
   ~EngineThread();

@@ -1,6 +1,6 @@
-// The rollout engine's verbs. Nodes are numbered on the JS thread, so that a caller can go on at once with a node that the
-// engine thread has yet to make; where making it fails, whoever uses it is told why. Requests overlap: they join the
-// engine's next step, and their promises settle when the engine is done with them.
+// The rollout engine's verbs. Nodes are numbered on the JS thread, so that a caller can go on at once with a node that
+// the engine thread has yet to make; where making it fails, whoever uses it is told why. Requests overlap: they join
+// the engine's next step, and their promises settle when the engine is done with them.
 #include <utility>
 
 #include "addon/convert.h"
@@ -99,7 +99,9 @@ void start_parts(size_t count, typename Parts<T>::Done done, const Start& start)
   if (count == 0) return done({}, nullptr);
   const auto parts = std::make_shared<Parts<T>>(count, std::move(done));
   for (size_t i = 0; i < count; ++i) {
-    const auto end = [parts, i](T value, const std::exception_ptr& failure) { parts->end(i, std::move(value), failure); };
+    const auto end = [parts, i](T value, const std::exception_ptr& failure) {
+      parts->end(i, std::move(value), failure);
+    };
     try {
       start(i, end);
     } catch (...) {
@@ -141,7 +143,8 @@ Napi::Value rollout_plant(const Napi::CallbackInfo& info) {
           const int64_t parent = forest.parents[s] < 0 ? below : first + forest.parents[s];
           const std::vector<int32_t> tokens(forest.tokens.begin() + forest.offsets[s],
                                             forest.tokens.begin() + forest.offsets[s + 1]);
-          node.id = parent == 0 ? engine.rollout->open(tokens) : engine.rollout->append(node_of(engine, parent), tokens);
+          node.id =
+              parent == 0 ? engine.rollout->open(tokens) : engine.rollout->append(node_of(engine, parent), tokens);
         }
       } catch (...) {
         node.failure = std::current_exception();
@@ -183,7 +186,8 @@ Napi::Value rollout_fork(const Napi::CallbackInfo& info) {
   return request<Fork>(
       info, engine, cancel,
       [&engine, nodes, fork, tree_keys, steps, priority, cancel, first](Rollout& rollout, auto done) {
-        const auto finish = [&engine, &rollout, first, done](std::vector<Fork> forks, const std::exception_ptr& failure) {
+        const auto finish = [&engine, &rollout, first, done](std::vector<Fork> forks,
+                                                             const std::exception_ptr& failure) {
           Fork all;
           for (Fork& some : forks) {
             for (Candidate& candidate : some) {

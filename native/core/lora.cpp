@@ -88,6 +88,12 @@ void merge_lora(Model& model) {
   remove_lora(model);
 }
 
+at::Tensor merged_weight(const Linear& linear) {
+  if (!linear.lora) return linear.weight.detach();
+  const at::Tensor delta = at::mm(linear.lora->b.detach().to(at::kFloat), linear.lora->a.detach().to(at::kFloat));
+  return (linear.weight.detach().to(at::kFloat) + delta * linear.lora->scale).to(linear.weight.scalar_type());
+}
+
 void save_lora(const Model& model, const LoraOptions& options, const std::filesystem::path& directory,
                const std::string& base_model) {
   TensorMap tensors;

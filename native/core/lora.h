@@ -19,6 +19,9 @@ void remove_lora(Model& model);
 // Adds scale * B A into each base weight and removes the adapters.
 void merge_lora(Model& model);
 
+// The weight a forward pass applies: W + scale * B A where there is an adapter (arXiv 2106.09685 eq. 3), in W's dtype.
+at::Tensor merged_weight(const Linear& linear);
+
 // adapter_model.safetensors and adapter_config.json.
 void save_lora(const Model& model, const LoraOptions& options, const std::filesystem::path& directory,
                const std::string& base_model);

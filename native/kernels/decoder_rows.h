@@ -1,5 +1,5 @@
-// The row-wise steps of a decoder layer between its products. Pointers are to the device of the twin; f32. A CPU call is
-// single-threaded and computes with single IEEE operations in a fixed order: the same bits on every CPU.
+// The row-wise steps of a decoder layer between its products. Pointers are to the device of the twin; f32. A CPU call
+// is single-threaded and computes with single IEEE operations in a fixed order: the same bits on every CPU.
 #pragma once
 
 #include <cstdint>
@@ -39,9 +39,9 @@ void rms_norm_cuda(float* x, const float* add, int64_t rows, int64_t n, float ep
                    const ProductInput& y, void* stream);
 
 // qkv [rows, (heads + 2 * kv_heads) * head_dim]; positions [rows]; cos, sin [positions, head_dim / 2]. Adds the bias,
-// normalises queries and keys where q_norm and k_norm [head_dim] are given, rotates them, scales the queries in place by
-// `scale`, and writes keys and values to slot slots[r] (block * 32 + offset) of the pool. Rows with a slot below 0 write
-// nothing to it.
+// normalises queries and keys where q_norm and k_norm [head_dim] are given, rotates them, scales the queries in place
+// by `scale`, and writes keys and values to slot slots[r] (block * 32 + offset) of the pool. Rows with a slot below 0
+// write nothing to it.
 struct RotaryWrite {
   int64_t rows, heads, kv_heads, head_dim;
   const int32_t* positions;

@@ -130,7 +130,7 @@ unsigned blocks_for(int64_t threads) {
 void embed_cuda(const void* table, bool bf16, const int32_t* tokens, int64_t rows, int64_t n, float* x, void* stream) {
   if (rows == 0) return;
   embed_kernel<<<static_cast<unsigned>(rows), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(table, bf16, tokens, n,
-                                                                                               x);
+                                                                                                x);
 }
 
 void gather_rows_cuda(const void* const* from, int64_t rows, int64_t bytes, void* out, void* stream) {
@@ -143,7 +143,7 @@ void rms_norm_cuda(float* x, const float* add, int64_t rows, int64_t n, float ep
                    const ProductInput& y, void* stream) {
   if (rows == 0) return;
   rms_norm_kernel<<<static_cast<unsigned>(rows), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(x, add, n, eps,
-                                                                                                  weight, y);
+                                                                                                   weight, y);
 }
 
 void rotary_write_cuda(float* qkv, const BlockPool& pool, const RotaryWrite& job, void* stream) {

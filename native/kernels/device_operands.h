@@ -6,8 +6,8 @@
 namespace stepward::kernels {
 
 // The pool is allocated in slabs, so that it can grow without moving. Block b of `block_stride` elements starts at
-// slabs[b / slab_blocks] + (b % slab_blocks) * block_stride, and the layer's KV heads, laid out one after the other as in
-// segment_attention.h, at `layer_offset` in it. All pointers are to the device, `slabs` too.
+// slabs[b / slab_blocks] + (b % slab_blocks) * block_stride, and the layer's KV heads at `layer_offset` in it, one
+// after the other, each as in segment_attention.h. All pointers are to the device, `slabs` too.
 struct BlockPool {
   float* const* slabs;
   int64_t slab_blocks, block_stride, layer_offset;

@@ -1,8 +1,8 @@
 // Matrix products against packed panels: the linear layers of the rollout engine, its scores Q K^T and its sums P V. A
-// panel holds kPanel columns with the inner dimension outermost, so that a product streams it once whatever the number of
-// rows: near memory bandwidth for few rows, near the peak rate for many.
-// An output element is one chain of fused multiply-adds in ascending k. It does not depend on the other rows of the
-// call, and is the same on every CPU that has FMA. Calls are single-threaded; the caller splits panels or rows.
+// panel holds kPanel columns with the inner dimension outermost, so that a product streams it once whatever the number
+// of rows: near memory bandwidth for few rows, near the peak rate for many. An output element is one chain of fused
+// multiply-adds in ascending k. It does not depend on the other rows of the call, and is the same on every CPU that has
+// FMA. Calls are single-threaded; the caller splits panels or rows.
 #pragma once
 
 #include <cstdint>

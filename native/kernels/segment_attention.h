@@ -25,17 +25,17 @@ inline int64_t head_block_elements(int64_t head_dim) {
   return kBlockTokens * (head_dim + value_width(head_dim));
 }
 
-// Attention of some query rows to one chunk of one KV head. Entries are (row, chunk) pairs: entry e is row rows[e], sees
-// tokens [first[e], last[e]) of the chunk, and leaves its result at part parts[e].
+// Attention of some query rows to one chunk of one KV head. Entries are (row, chunk) pairs: entry e is row rows[e],
+// sees tokens [first[e], last[e]) of the chunk, and leaves its result at part parts[e].
 struct ChunkAttention {
   const float* q;  // [*, q_stride] f32: query heads of head_dim each, scaled by 1 / sqrt(head_dim)
   int64_t q_stride, head_dim;
-  int64_t first_head, group;        // the query heads first_head .. first_head + group - 1 share the KV head
-  const float* const* head_blocks;  // [blocks] the KV head in each block of the chunk
+  int64_t first_head, group;                   // the query heads first_head .. first_head + group - 1 share the KV head
+  const float* const* head_blocks;             // [blocks] the KV head in each block of the chunk
   const int32_t *rows, *parts, *first, *last;  // [entries]
   int64_t entries;
-  // Of every (part, head): sum over visible tokens of exp(s - max) v, the maximum of s, and the sum of exp(s - max); 0, -inf and 0
-  // where nothing is visible.
+  // Of every (part, head): sum over visible tokens of exp(s - max) v, the maximum of s, and the sum of exp(s - max); 0,
+  // -inf and 0 where nothing is visible.
   float* out;         // [parts, heads, value_width]
   float *max, *sum;   // [parts, heads]
   int64_t num_heads;  // of out, max and sum
@@ -55,8 +55,9 @@ struct alignas(16) AttentionEntry {
 };
 
 // The work of one thread block and KV head: the entries [entry_begin, entry_end), all of one chunk, which lies in the
-// pool blocks blocks[block_begin .. block_begin + num_blocks). How a chunk's entries are split up changes no bit; pieces
-// of at most kPieceQueries query heads keep the GPU evenly busy. A piece without entries does nothing.
+// pool blocks blocks[block_begin .. block_begin + num_blocks). How a chunk's entries are split up changes no bit;
+// pieces of at most kPieceQueries queries (entries times group) keep the GPU evenly busy. A piece without entries does
+// nothing.
 struct alignas(16) AttentionPiece {
   int32_t entry_begin, entry_end, block_begin, num_blocks;
 };
@@ -76,8 +77,8 @@ struct StepAttention {
 };
 void attend_chunks_cuda(const StepAttention& job, void* stream);
 
-// Row r merges the parts [part_offsets[r], part_offsets[r + 1]) into out [rows, num_heads * head_dim]; 0 where there are
-// none.
+// Row r merges the parts [part_offsets[r], part_offsets[r + 1]) into out [rows, num_heads * head_dim]; 0 where there
+// are none.
 void merge_parts_cuda(const float* parts_out, const float* max, const float* sum, const int32_t* part_offsets,
                       int64_t rows, int64_t num_heads, int64_t head_dim, const ProductInput& out, void* stream);
 #endif

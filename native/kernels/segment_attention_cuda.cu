@@ -15,8 +15,8 @@ namespace {
 constexpr int kBlock = static_cast<int>(kBlockTokens), kChunkBlocks = static_cast<int>(kChunkTokens / kBlockTokens);
 constexpr int kWarps = 4, kThreads = kWarps * kWarp;
 constexpr int kQueries = static_cast<int>(kPieceQueries);
-constexpr int kRing = 3;         // tiles
-constexpr int kKeyDims = 128;    // dimensions of a tile of keys: 16 KB
+constexpr int kRing = 3;       // tiles
+constexpr int kKeyDims = 128;  // dimensions of a tile of keys: 16 KB
 constexpr unsigned kAll = 0xFFFFFFFFu;
 static_assert(kBlock == kWarp && kQueries == kWarp, "lanes stand for tokens of a block, and for queries of a tile");
 
@@ -39,16 +39,14 @@ struct Work {
   const float* const* heads;      // [blocks of the chunk] the KV head in each, shared
   float *q, *ring, *weights;      // shared: [kQueries, q_pitch], [kRing, tile], [kWarps, kQueries / kWarps, kBlock]
 
-  __device__ const AttentionEntry& entry(int query) const {
-    return entries[query / shape.group * job.entry_stride];
-  }
+  __device__ const AttentionEntry& entry(int query) const { return entries[query / shape.group * job.entry_stride]; }
   __device__ int head(int query) const { return first_head + query % shape.group; }
   // Of the query's part and head in max and sum.
   __device__ int64_t result(int query) const { return entry(query).part * job.num_heads + head(query); }
 };
 
-// The queries [begin, begin + count), Q a warp at most: query begin + j * kWarps + warp is the warp's j-th. A lane sums up
-// `Columns` columns of values at a time.
+// The queries [begin, begin + count), Q a warp at most: query begin + j * kWarps + warp is the warp's j-th. A lane sums
+// up `Columns` columns of values at a time.
 template <int Columns, int Q>
 __device__ void attend_tile(const Work& work, int begin, int count) {
   const Shape& shape = work.shape;
@@ -92,7 +90,8 @@ __device__ void attend_tile(const Work& work, int begin, int count) {
         for (int t = warp; t < kBlock; t += kWarps) {
           // What lies behind the last token is not this step's: it may be NaN, which a weight of 0 would let through.
           const size_t zeros = block * kBlock + t < last ? 0 : 16;
-          __pipeline_memcpy_async(to + t * shape.value_columns + lane * 4, values + t * shape.width + column, 16, zeros);
+          __pipeline_memcpy_async(to + t * shape.value_columns + lane * 4, values + t * shape.width + column, 16,
+                                  zeros);
         }
       }
     }
@@ -233,9 +232,14 @@ __global__ void __launch_bounds__(kThreads, 3) attend_kernel(StepAttention job, 
   }
   float* q = reinterpret_cast<float*>(shared_memory);
   float* ring = q + kQueries * shape.q_pitch;
-  const Work work{job,     shape,  job.entries + piece.entry_begin * job.entry_stride,
-                  queries, kv_head * shape.group,
-                  heads,   q,      ring,
+  const Work work{job,
+                  shape,
+                  job.entries + piece.entry_begin * job.entry_stride,
+                  queries,
+                  kv_head * shape.group,
+                  heads,
+                  q,
+                  ring,
                   ring + kRing * shape.tile};
   for (int begin = 0; begin < queries; begin += kQueries) {
     const int count = min(kQueries, queries - begin);
@@ -318,7 +322,7 @@ void merge_parts_cuda(const float* parts_out, const float* max, const float* sum
   if (rows == 0) return;
   const dim3 grid(static_cast<unsigned>(rows), static_cast<unsigned>((num_heads + kWarps - 1) / kWarps));
   merge_kernel<<<grid, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(parts_out, max, sum, part_offsets, num_heads,
-                                                                        head_dim, value_width(head_dim), out);
+                                                                         head_dim, value_width(head_dim), out);
 }
 
 }  // namespace stepward::kernels

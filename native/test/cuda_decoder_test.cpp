@@ -1,4 +1,4 @@
-// The decoder on CUDA against the one on the CPU, on the same plans. Skipped where the build or the machine has no CUDA.
+// The decoder on CUDA against the one on the CPU, on the same plans. Skipped where build or machine have no CUDA.
 #include <gtest/gtest.h>
 
 #ifdef STEPWARD_CUDA
@@ -21,22 +21,22 @@ namespace {
 
 using CudaDecoder = kernels::CudaTwins;
 
-// One tree of segments run through both decoders: prompts of two chunks, siblings, then decode steps of one shape, which
-// the third time over is a captured graph.
+// One tree of segments run through both decoders: a prompt of two chunks, siblings, then decode steps of one shape,
+// which is captured when it comes for the third time.
 class TwoDecoders {
  public:
   // `dtype` is that of the CUDA model; the one on the CPU has the same weights in float32.
-  explicit TwoDecoders(const std::string& family, const std::string& extra = "",
-                       const std::string& dtype = "float32")
+  explicit TwoDecoders(const std::string& family, const std::string& extra = "", const std::string& dtype = "float32")
       : exact_(dtype == "float32") {
     const testing::TempDir folder;
-    folder.write("config.json",
-                 "{\"model_type\": \"" + family +
-                     "\", \"vocab_size\": 61, \"hidden_size\": 32, \"intermediate_size\": 48, \"num_hidden_layers\": 2, "
-                     "\"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"head_dim\": 20, "
-                     "\"max_position_embeddings\": 1024, \"rms_norm_eps\": 1e-6, \"rope_theta\": 10000.0, "
-                     "\"hidden_act\": \"silu\", \"initializer_range\": 0.2, \"tie_word_embeddings\": false" +
-                     extra + "}");
+    folder.write(
+        "config.json",
+        "{\"model_type\": \"" + family +
+            "\", \"vocab_size\": 61, \"hidden_size\": 32, \"intermediate_size\": 48, \"num_hidden_layers\": 2, "
+            "\"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"head_dim\": 20, "
+            "\"max_position_embeddings\": 1024, \"rms_norm_eps\": 1e-6, \"rope_theta\": 10000.0, "
+            "\"hidden_act\": \"silu\", \"initializer_range\": 0.2, \"tie_word_embeddings\": false" +
+            extra + "}");
     ModelOptions options{.directory = folder.path(), .device = "cpu", .dtype = "float32", .init_seed = 1};
     cpu_model_ = Model::load(options);
     options.device = "cuda";
@@ -72,7 +72,7 @@ class TwoDecoders {
   }
 
   void run(const std::vector<StepSpan>& spans) {
-    const StepPlan plan = plan_step(spans, true, windows_);
+    const StepPlan plan = plan_step(spans, decoders_[1]->sharing_threshold(), windows_);
     for (const auto& decoder : decoders_) decoder->run(plan);
     std::vector<LogprobQuery> queries;
     for (int64_t r = 0; r < plan.num_rows(); ++r) queries.push_back({{false, r}, {0, 17, 60}});
@@ -158,8 +158,9 @@ TEST_F(CudaDecoder, AgreesWithNormsOfQueriesAndKeys) {
 
 TEST_F(CudaDecoder, AgreesWithSlidingWindows) {
   expect_same_steps(TwoDecoders("mistral", ", \"sliding_window\": 50"));
-  expect_same_steps(TwoDecoders("qwen2", ", \"use_sliding_window\": true, \"sliding_window\": 270, "
-                                         "\"max_window_layers\": 1"));
+  expect_same_steps(TwoDecoders("qwen2",
+                                ", \"use_sliding_window\": true, \"sliding_window\": 270, "
+                                "\"max_window_layers\": 1"));
 }
 
 TEST_F(CudaDecoder, AgreesInBfloat16) {

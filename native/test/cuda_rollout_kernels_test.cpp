@@ -146,9 +146,10 @@ TEST_F(CudaTwins, RotaryWriteFillsTheSlots) {
       const int64_t half = dim / 2, width = (heads + 2 * kv_heads) * dim;
       const std::vector<int32_t> at{0, 49, 7, 3};
       const std::vector<int64_t> slots{3 * kBlockTokens + 31, 0, -1, kBlockTokens + 5};
-      const std::vector<float> cos = normal_logits(positions * half, 1.0, 1), sin = normal_logits(positions * half, 1.0, 2),
-                               q_norm = normal_logits(dim, 1.0, 3), k_norm = normal_logits(dim, 1.0, 4),
-                               bias = normal_logits(width, 1.0, 5), qkv = normal_logits(rows * width, 1.0, 6);
+      const std::vector<float> cos = normal_logits(positions * half, 1.0, 1),
+                               sin = normal_logits(positions * half, 1.0, 2), q_norm = normal_logits(dim, 1.0, 3),
+                               k_norm = normal_logits(dim, 1.0, 4), bias = normal_logits(width, 1.0, 5),
+                               qkv = normal_logits(rows * width, 1.0, 6);
       Pool pool(5, dim, kv_heads);
       const DevicePool device_pool(pool);
       const OnDevice<float> dcos(cos), dsin(sin), dq(q_norm), dk(k_norm), dbias(bias), dqkv(qkv);

@@ -81,8 +81,7 @@ TEST_P(GenerateTest, LogprobsWhileSamplingEqualScores) {
     const size_t prompt = tokens.size();
     for (int32_t id : row_tokens(result, row)) tokens.push_back(id);
     const std::vector<float> scores = testing::forward_logprobs(*model, testing::chain(tokens), {1});
-    for (size_t t = prompt; t < tokens.size(); ++t)
-      EXPECT_NEAR(result.rows[row].logprobs[t - prompt], scores[t], 1e-5);
+    for (size_t t = prompt; t < tokens.size(); ++t) EXPECT_NEAR(result.rows[row].logprobs[t - prompt], scores[t], 1e-5);
   }
 }
 
@@ -150,9 +149,11 @@ TEST(Generate, CancelStopsBetweenTokens) {
   GenerateRequest request = request_for(testing::chain({3}), {0});
   Rollout rollout(*model, {});
   int64_t steps = 0;
-  EXPECT_THROW(generate(rollout, {}, request, cancel, [&](int64_t) {
-    if (++steps == 3) cancel->cancel();
-  }), Error);
+  EXPECT_THROW(generate(rollout, {}, request, cancel,
+                        [&](int64_t) {
+                          if (++steps == 3) cancel->cancel();
+                        }),
+               Error);
   EXPECT_EQ(steps, 3);
   EXPECT_EQ(rollout.counters().live_segments, 0);
 }

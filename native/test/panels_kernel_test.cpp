@@ -123,7 +123,9 @@ TEST(Panels, EveryIsaWithFmaGivesTheSameBits) {
     use_isa(isa_name(isa));
     std::vector<float>& c = known ? other : first;
     panel_ops().multiply(a.data(), k, rows, packed.data(), kPanel, kPanel * k, 2, k, c.data(), 64, PanelMode::store);
-    if (known) EXPECT_EQ(std::memcmp(first.data(), other.data(), first.size() * sizeof(float)), 0) << isa_name(isa);
+    if (known) {
+      EXPECT_EQ(std::memcmp(first.data(), other.data(), first.size() * sizeof(float)), 0) << isa_name(isa);
+    }
     known = true;
   }
   use_isa("");
@@ -131,8 +133,8 @@ TEST(Panels, EveryIsaWithFmaGivesTheSameBits) {
 
 TEST(Panels, ToBf16RoundsToNearestEvenAndKeepsNan) {
   EXPECT_EQ(to_bf16(1.0f), 0x3F80);
-  EXPECT_EQ(to_bf16(1.00390625f), 0x3F80);   // half way: to even
-  EXPECT_EQ(to_bf16(1.01171875f), 0x3F82);   // half way: to even
+  EXPECT_EQ(to_bf16(1.00390625f), 0x3F80);  // half way: to even
+  EXPECT_EQ(to_bf16(1.01171875f), 0x3F82);  // half way: to even
   EXPECT_EQ(to_bf16(-INFINITY), 0xFF80);
   EXPECT_TRUE(std::isnan(from_bf16(to_bf16(std::nanf("1")))));
 }

@@ -1,5 +1,5 @@
-// The rollout engine's verbs: against the plain forward pass under random sequences of them, and what they promise about
-// batches, sharing, cancelled neighbours, tight budgets, new weights and token counts.
+// The rollout engine's verbs: against the plain forward pass under random sequences of them, and what they promise
+// about batches, sharing, cancelled neighbours, tight budgets, new weights and token counts.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -7,6 +7,7 @@
 #include <map>
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/clone.h>
 
 #include "helpers/tiny_model.h"
 #include "kernels/segment_attention.h"
@@ -83,8 +84,8 @@ struct Variant {
 };
 class RolloutTest : public ::testing::TestWithParam<Variant> {};
 
-// Random fork, append, commit, release, score, readout and cancel on several trees, with and without sharing and under a
-// budget that makes segments lose their keys and values, each result against the forward pass over its whole path.
+// Random fork, append, commit, release, score, readout and cancel on several trees, with and without sharing and under
+// a budget that makes segments lose their keys and values, each result against the forward pass over its whole path.
 TEST_P(RolloutTest, RandomVerbsEqualTheForwardPass) {
   const auto model = tiny_model(GetParam().family, GetParam().extra);
   struct Node {
@@ -137,14 +138,15 @@ TEST_P(RolloutTest, RandomVerbsEqualTheForwardPass) {
         std::vector<float> got;
         rollout.score(node.id, suffixes, 0, kNever, into(got));
         rollout.drain();
-        expect_near(got,
-                    [&] {
-                      auto all = plain_logprobs(*model, node.path, suffixes[0]);
-                      const auto more = plain_logprobs(*model, node.path, suffixes[1]);
-                      all.insert(all.end(), more.begin(), more.end());
-                      return all;
-                    }(),
-                    2e-5);
+        expect_near(
+            got,
+            [&] {
+              auto all = plain_logprobs(*model, node.path, suffixes[0]);
+              const auto more = plain_logprobs(*model, node.path, suffixes[1]);
+              all.insert(all.end(), more.begin(), more.end());
+              return all;
+            }(),
+            2e-5);
       } else if (kind == 6) {
         const auto suffix = random_ids(random, static_cast<int>(below(4)));
         std::vector<float> got;
@@ -169,11 +171,11 @@ TEST_P(RolloutTest, RandomVerbsEqualTheForwardPass) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Families, RolloutTest,
-    ::testing::Values(Variant{"llama", "\"attention_bias\": true, \"mlp_bias\": true"},
-                      Variant{"mistral", "\"sliding_window\": 5"}, Variant{"qwen2", "\"tie_word_embeddings\": true"},
-                      Variant{"qwen3", "\"head_dim\": 16"}, Variant{"llama", "\"head_dim\": 40"}));
+INSTANTIATE_TEST_SUITE_P(Families, RolloutTest,
+                         ::testing::Values(Variant{"llama", "\"attention_bias\": true, \"mlp_bias\": true"},
+                                           Variant{"mistral", "\"sliding_window\": 5"},
+                                           Variant{"qwen2", "\"tie_word_embeddings\": true"},
+                                           Variant{"qwen3", "\"head_dim\": 16"}, Variant{"llama", "\"head_dim\": 40"}));
 
 void expect_same(const Candidate& a, const Candidate& b) {
   EXPECT_EQ(a.tokens, b.tokens);
@@ -223,6 +225,20 @@ TEST(Rollout, ACandidateIsTheSameAloneInABatchAndAfterItsNeighboursAreCancelled)
     ASSERT_EQ(other.size(), 4u);
     for (size_t c = 0; c < 4; ++c) expect_same(alone[c], other[c]);
   }
+}
+
+TEST(Rollout, Bf16PanelsStayCloseToTheFloatWeights) {
+  const auto model = tiny_model();
+  RolloutOptions options;
+  options.bf16_panels = true;
+  Rollout rollout(*model, options);
+  const NodeId root = rollout.open({1, 2, 3, 4, 5, 6});
+  std::vector<float> got;
+  rollout.score(root, {{7, 8, 9}}, 0, kNever, into(got));
+  rollout.drain();
+  const auto plain = plain_logprobs(*model, {1, 2, 3, 4, 5, 6}, {7, 8, 9});
+  expect_near(got, plain, 0.1);
+  EXPECT_NE(got, plain);
 }
 
 TEST(Rollout, SampledLogprobsAreTheScoresOfTheSameTokens) {
@@ -324,13 +340,14 @@ TEST(Rollout, APathThatCanNeverFitIsRefusedAndOthersGoOn) {
   Rollout rollout(*model, options);
   const NodeId large = rollout.open(std::vector<int32_t>(100, 3)), small = rollout.open({1, 2});
   ErrorCode code = ErrorCode::INTERNAL;
-  rollout.fork(fork_of(large, 1, 1), {}, 0, kNever, [&](const std::vector<Candidate>&, const std::exception_ptr& error) {
-    try {
-      std::rethrow_exception(error);
-    } catch (const Error& e) {
-      code = e.code();
-    }
-  });
+  rollout.fork(fork_of(large, 1, 1), {}, 0, kNever,
+               [&](const std::vector<Candidate>&, const std::exception_ptr& error) {
+                 try {
+                   std::rethrow_exception(error);
+                 } catch (const Error& e) {
+                   code = e.code();
+                 }
+               });
   std::vector<Candidate> got;
   rollout.fork(fork_of(small, 3, 1), {}, 1, kNever,
                [&](std::vector<Candidate> candidates, const std::exception_ptr&) { got = std::move(candidates); });
@@ -376,6 +393,28 @@ TEST(Rollout, NanWeightsFailTheirRequestsAlone) {
   rollout.drain();
   EXPECT_EQ(code, ErrorCode::NUMERICAL);
   EXPECT_TRUE(rollout.idle());
+}
+
+TEST(Rollout, NanKeysAndValuesDoNotOutliveTheirRequest) {
+  const auto model = tiny_model();
+  at::Tensor weight = model->weights().at("model.layers.0.self_attn.v_proj.weight");
+  const at::Tensor sound = weight.clone();
+  Rollout rollout(*model, {});
+  const auto read = [&] {
+    const NodeId root = rollout.open({1, 2, 3});
+    std::vector<float> got;
+    rollout.readout(root, {{}}, {5}, 0, kNever, into(got));
+    rollout.drain();
+    rollout.release(root);
+    return got.at(0);
+  };
+  const float before = read();
+  weight.fill_(std::numeric_limits<float>::quiet_NaN());
+  model->weights_changed();
+  EXPECT_TRUE(std::isnan(read()));
+  weight.copy_(sound);
+  model->weights_changed();
+  EXPECT_EQ(read(), before);  // in the very block
 }
 
 }  // namespace

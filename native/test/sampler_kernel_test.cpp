@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "helpers/sampler_reference.h"
-#include "kernels/kept_threshold.h"
 #include "kernels/isa.h"
+#include "kernels/kept_threshold.h"
 #include "kernels/row_ops.h"
 
 namespace stepward::kernels {

@@ -6,17 +6,19 @@ import { percent } from '../data/percent.js';
 import { addFormatOption, type FormatOptions, openModel } from './loop-options.js';
 import {
   addModelOptions,
+  addRolloutOptions,
   type CommandContext,
   checkInput,
   type ModelOptions,
   number,
   peakBytes,
+  type RolloutOptions,
   runCommand,
   wholeNumber,
   writeStdout,
 } from './shared.js';
 
-interface EvalCommandOptions extends ModelOptions, FormatOptions {
+interface EvalCommandOptions extends ModelOptions, RolloutOptions, FormatOptions {
   data: string;
   output?: string;
   samples: number;
@@ -37,7 +39,7 @@ export function registerEval(program: Command): void {
     .option('--top-p <p>', 'keep the likeliest tokens of this mass, 1: all', number(0, 1), 0.95)
     .option('--top-k <k>', 'keep the k likeliest tokens, 0: all', wholeNumber(0), 0)
     .option('--max-new-tokens <n>', 'most tokens of a solution', wholeNumber(1), 2048);
-  addModelOptions(addFormatOption(command)).action(runCommand(run));
+  addModelOptions(addRolloutOptions(addFormatOption(command))).action(runCommand(run));
 }
 
 async function run(options: EvalCommandOptions, { signal, log }: CommandContext): Promise<object> {
@@ -51,6 +53,7 @@ async function run(options: EvalCommandOptions, { signal, log }: CommandContext)
     { fittingProblems },
     { writeJsonlFile },
     { Progress },
+    { rolloutSummary },
   ] = await Promise.all([
     import('../eval/answer.js'),
     import('../eval/grader.js'),
@@ -61,6 +64,7 @@ async function run(options: EvalCommandOptions, { signal, log }: CommandContext)
     import('../loop/fits.js'),
     import('./output.js'),
     import('../progress.js'),
+    import('../native/rollout-summary.js'),
   ]);
   checkInput('--data', options.data);
   const placed = await readProblems(options.data, true);
@@ -68,6 +72,7 @@ async function run(options: EvalCommandOptions, { signal, log }: CommandContext)
   const grader = new Grader();
   try {
     const { problems, answers } = fittingProblems(policy, placed);
+    const before = await policy.engine.tree.counters();
     const start = performance.now();
     const { samples, topP, topK, seed, maxNewTokens: maxTokens } = options;
     const temperature = options.temperature ?? (samples > 1 ? 0.5 : 0);
@@ -141,6 +146,7 @@ async function run(options: EvalCommandOptions, { signal, log }: CommandContext)
         (sum, record) => sum + record.outputs.reduce((of, { tokens }) => of + tokens, 0),
         0,
       ),
+      rollout: rolloutSummary(before, await policy.engine.tree.counters()),
       seconds,
       load_seconds: loadSeconds,
       peak_bytes: peakBytes(),

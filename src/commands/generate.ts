@@ -11,6 +11,7 @@ import { StepwardError } from '../errors.js';
 import type { GenerateResult } from '../native/types.js';
 import {
   addModelOptions,
+  addRolloutOptions,
   type CommandContext,
   checkInput,
   type ModelOptions,
@@ -18,12 +19,13 @@ import {
   type OpenModel,
   openEngine,
   peakBytes,
+  type RolloutOptions,
   repeatable,
   runCommand,
   wholeNumber,
 } from './shared.js';
 
-export interface GenerateCommandOptions extends ModelOptions {
+export interface GenerateCommandOptions extends ModelOptions, RolloutOptions {
   input: string;
   output: string;
   samples: number;
@@ -48,17 +50,18 @@ export function registerGenerate(program: Command): void {
     .option('--min-new-tokens <n>', 'no EOS before this many tokens', wholeNumber(0), 0)
     .option('--max-new-tokens <n>', 'most tokens of a continuation', wholeNumber(1), 256)
     .option('--stop <text>', 'end a continuation once it holds this text; may be repeated', repeatable);
-  addModelOptions(command).action(runCommand(run));
+  addModelOptions(addRolloutOptions(command)).action(runCommand(run));
 }
 
 /** Continuations in flight at most; the engine cuts them further by its cache budget. */
 const BATCH_ROWS = 2048;
 
 export async function run(options: GenerateCommandOptions, context: CommandContext): Promise<object> {
-  const [{ readGenerateRecords }, { writeJsonlFile }, { Progress }] = await Promise.all([
+  const [{ readGenerateRecords }, { writeJsonlFile }, { Progress }, { rolloutSummary }] = await Promise.all([
     import('../data/records.js'),
     import('./output.js'),
     import('../progress.js'),
+    import('../native/rollout-summary.js'),
   ]);
   checkOptions(options);
   checkInput('--input', options.input);
@@ -66,6 +69,7 @@ export async function run(options: GenerateCommandOptions, context: CommandConte
   try {
     const records = await readGenerateRecords(options.input, model.limits);
     if (options.stop) await passTokenBytes(model);
+    const before = await model.engine.tree.counters();
     const start = performance.now();
     const progress = new Progress({ label: 'generate', total: records.length * options.samples, unit: 'outputs' });
     const perCall = Math.max(1, Math.floor(BATCH_ROWS / options.samples));
@@ -92,6 +96,7 @@ export async function run(options: GenerateCommandOptions, context: CommandConte
       generated_tokens: counts.generated,
       computed_tokens: counts.computed,
       prefix_free_tokens: counts.prefixFree,
+      rollout: rolloutSummary(before, await model.engine.tree.counters()),
       seconds: (performance.now() - start) / 1000,
       load_seconds: model.loadSeconds,
       peak_bytes: peakBytes(),

@@ -12,14 +12,16 @@ import {
 } from './loop-options.js';
 import {
   addModelOptions,
+  addRolloutOptions,
   type CommandContext,
   checkInput,
   type ModelOptions,
   peakBytes,
+  type RolloutOptions,
   runCommand,
 } from './shared.js';
 
-interface JudgeCommandOptions extends ModelOptions, FormatOptions, JudgeOptions {
+interface JudgeCommandOptions extends ModelOptions, RolloutOptions, FormatOptions, JudgeOptions {
   input: string;
   output: string;
 }
@@ -30,7 +32,9 @@ export function registerJudge(program: Command): void {
     .description('judge pairs of next steps in both orders: {id, problem, steps, a, b, label?}')
     .requiredOption('--input <file>', 'pairs, JSON lines')
     .requiredOption('--output <file>', 'verdicts, JSON lines');
-  addModelOptions(addFormatOption(addJudgeOptions(command, { orders: false }))).action(runCommand(run));
+  addModelOptions(addRolloutOptions(addFormatOption(addJudgeOptions(command, { contests: false })))).action(
+    runCommand(run),
+  );
 }
 
 async function run(options: JudgeCommandOptions, { signal }: CommandContext): Promise<object> {
@@ -42,6 +46,7 @@ async function run(options: JudgeCommandOptions, { signal }: CommandContext): Pr
     { writeJsonlFile },
     { Progress },
     { answerRecord },
+    { rolloutSummary },
   ] = await Promise.all([
     import('../judge/report.js'),
     import('../loop/example-records.js'),
@@ -50,6 +55,7 @@ async function run(options: JudgeCommandOptions, { signal }: CommandContext): Pr
     import('./output.js'),
     import('../progress.js'),
     import('../loop/search-record.js'),
+    import('../native/rollout-summary.js'),
   ]);
   const judge = judgeConfig(options);
   checkInput('--input', options.input);
@@ -57,6 +63,7 @@ async function run(options: JudgeCommandOptions, { signal }: CommandContext): Pr
   const { policy, loadSeconds } = await openModel(options, signal, judge.mode);
   try {
     const pairs = fittingPairs(policy, records, judge.mode);
+    const before = await policy.engine.tree.counters();
     const start = performance.now();
     const progress = new Progress({ label: 'judge', total: 2 * pairs.length, unit: 'verdicts' });
     const counts = emptyCounts();
@@ -65,6 +72,7 @@ async function run(options: JudgeCommandOptions, { signal }: CommandContext): Pr
     progress.update(2 * pairs.length);
     progress.finish();
     const seconds = (performance.now() - start) / 1000;
+    const rollout = rolloutSummary(before, await policy.engine.tree.counters());
     await writeJsonlFile(options.output, async (writer) => {
       for (const [i, { id }] of pairs.entries()) {
         const orders = answers[i] as BothOrders;
@@ -97,8 +105,9 @@ async function run(options: JudgeCommandOptions, { signal }: CommandContext): Pr
       ...judgeBias(answers),
       judge_prompt_tokens: counts.judge_prompt_tokens,
       judge_generated_tokens: counts.judge_generated_tokens,
-      computed_tokens: counts.computed_tokens,
-      prefix_free_tokens: counts.prefix_free_tokens,
+      computed_tokens: rollout.computed_tokens,
+      prefix_free_tokens: rollout.prefix_free_tokens,
+      rollout,
       seconds,
       load_seconds: loadSeconds,
       peak_bytes: peakBytes(),

@@ -6,7 +6,7 @@ import { describeIssues } from '../config/issues.js';
 import { type JudgeConfig, judgeSchema } from '../config/recipe.js';
 import { StepwardError } from '../errors.js';
 import type { Policy } from '../loop/policy.js';
-import { type ModelOptions, number, wholeNumber } from './shared.js';
+import { kvBudget, type ModelOptions, number, type RolloutOptions, wholeNumber } from './shared.js';
 
 export interface FormatOptions {
   format?: string;
@@ -15,6 +15,8 @@ export interface FormatOptions {
 export interface JudgeOptions {
   judge: JudgeConfig['mode'];
   orders?: JudgeConfig['orders'];
+  pairing?: JudgeConfig['pairing'];
+  rounds?: number;
   judgeTemperature: number;
   judgeMaxTokens: number;
 }
@@ -28,8 +30,11 @@ export function addFormatOption(command: Command): Command {
   );
 }
 
-/** --judge --judge-temperature --judge-max-tokens, and --orders unless it is left out. */
-export function addJudgeOptions(command: Command, { orders = true } = {}): Command {
+/**
+ * --judge --judge-temperature --judge-max-tokens; where `contests` of several candidates are judged --orders --pairing
+ * --rounds too.
+ */
+export function addJudgeOptions(command: Command, { contests = true } = {}): Command {
   command
     .addOption(
       new Option('--judge <mode>', 'critique: reasons, then the verdict; readout: label probabilities')
@@ -38,15 +43,21 @@ export function addJudgeOptions(command: Command, { orders = true } = {}): Comma
     )
     .option('--judge-temperature <t>', '0: greedy', number(0), JUDGE.temperature)
     .option('--judge-max-tokens <n>', 'longest critique', wholeNumber(1), JUDGE.max_tokens);
-  if (!orders) return command;
-  const option = new Option('--orders <orders>', 'both: every pair in both orders; random: one order per pair');
-  return command.addOption(option.choices(['both', 'random']).default(JUDGE.orders));
+  if (!contests) return command;
+  const orders = new Option('--orders <orders>', 'both: every pair in both orders; random: one order per pair');
+  const pairing = new Option('--pairing <how>', 'which candidates meet: every pair, or fewer in rounds');
+  return command
+    .addOption(orders.choices(['both', 'random']).default(JUDGE.orders))
+    .addOption(pairing.choices(['all', 'swiss', 'knockout']).default(JUDGE.pairing))
+    .option('--rounds <n>', 'of --pairing swiss (default: log2 of the candidates, rounded up)', wholeNumber(1));
 }
 
 export function judgeConfig(options: JudgeOptions): JudgeConfig {
   return configOf(judgeSchema, {
     mode: options.judge,
-    ...(options.orders === undefined ? {} : { orders: options.orders }),
+    orders: options.orders,
+    pairing: options.pairing,
+    rounds: options.rounds,
     temperature: options.judgeTemperature,
     max_tokens: options.judgeMaxTokens,
   });
@@ -69,7 +80,7 @@ export interface OpenedPolicy {
 
 /** Loads a model folder with its tokenizer and prompts. `judge`: how it will judge. Dispose the policy when done. */
 export async function openModel(
-  options: ModelOptions & FormatOptions,
+  options: ModelOptions & RolloutOptions & FormatOptions,
   signal: AbortSignal,
   judge?: JudgeConfig['mode'],
 ): Promise<OpenedPolicy> {
@@ -82,6 +93,6 @@ export async function openModel(
   const format = options.format === undefined ? undefined : readFormat(options.format);
   if (options.threads !== undefined) setThreads(options.threads);
   const { model: directory, device, dtype } = options;
-  const policy = await openPolicy({ directory, device, dtype, signal }, { format, judge });
+  const policy = await openPolicy({ directory, device, dtype, signal, ...kvBudget(options) }, { format, judge });
   return { policy, loadSeconds: (performance.now() - start) / 1000 };
 }

@@ -7,15 +7,17 @@ import type { ScoreRecord } from '../data/records.js';
 import type { EngineLike } from '../native/types.js';
 import {
   addModelOptions,
+  addRolloutOptions,
   type CommandContext,
   checkInput,
   type ModelOptions,
   openEngine,
   peakBytes,
+  type RolloutOptions,
   runCommand,
 } from './shared.js';
 
-export interface ScoreCommandOptions extends ModelOptions {
+export interface ScoreCommandOptions extends ModelOptions, RolloutOptions {
   input: string;
   output: string;
 }
@@ -28,22 +30,24 @@ export function registerScore(program: Command): void {
     )
     .requiredOption('--input <file>', 'records, JSON lines')
     .requiredOption('--output <file>', 'results, JSON lines');
-  addModelOptions(command).action(runCommand(run));
+  addModelOptions(addRolloutOptions(command)).action(runCommand(run));
 }
 
 /** Tokens of records taken together; one native call each. */
 const BATCH_TOKENS = 65_536;
 
 export async function run(options: ScoreCommandOptions, context: CommandContext): Promise<object> {
-  const [{ readScoreRecords }, { writeJsonlFile }, { Progress }] = await Promise.all([
+  const [{ readScoreRecords }, { writeJsonlFile }, { Progress }, { rolloutSummary }] = await Promise.all([
     import('../data/records.js'),
     import('./output.js'),
     import('../progress.js'),
+    import('../native/rollout-summary.js'),
   ]);
   checkInput('--input', options.input);
   const model = await openEngine(options, context.signal);
   try {
     const records = await readScoreRecords(options.input, model.limits);
+    const before = await model.engine.tree.counters();
     const start = performance.now();
     const progress = new Progress({ label: 'score', total: records.length, unit: 'records' });
     let scoredTokens = 0;
@@ -64,6 +68,7 @@ export async function run(options: ScoreCommandOptions, context: CommandContext)
       records: records.length,
       scored_tokens: scoredTokens,
       computed_tokens: computedTokens,
+      rollout: rolloutSummary(before, await model.engine.tree.counters()),
       seconds: (performance.now() - start) / 1000,
       load_seconds: model.loadSeconds,
       peak_bytes: peakBytes(),

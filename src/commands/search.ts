@@ -15,16 +15,18 @@ import {
 } from './loop-options.js';
 import {
   addModelOptions,
+  addRolloutOptions,
   type CommandContext,
   checkInput,
   type ModelOptions,
   number,
   peakBytes,
+  type RolloutOptions,
   runCommand,
   wholeNumber,
 } from './shared.js';
 
-interface SearchCommandOptions extends ModelOptions, FormatOptions, JudgeOptions {
+interface SearchCommandOptions extends ModelOptions, RolloutOptions, FormatOptions, JudgeOptions {
   input: string;
   output: string;
   overwrite?: boolean;
@@ -37,6 +39,10 @@ interface SearchCommandOptions extends ModelOptions, FormatOptions, JudgeOptions
   merge: boolean;
   openTrees: number;
   truncated: SearchConfig['truncated'];
+  strategy: SearchConfig['strategy'];
+  beam: number;
+  depthBonus: number;
+  expansions?: number;
   minMargin: number;
   maxRollbacks: number;
   onUnanimous: SelectConfig['on_unanimous'];
@@ -63,6 +69,14 @@ export function registerSearch(program: Command): void {
     .option('--max-step-tokens <n>', 'most tokens of a step', wholeNumber(1), SEARCH.max_step_tokens)
     .option('--no-merge', 'keep identical candidates apart: they tie, and each counts as an opponent')
     .addOption(choice('--truncated <what>', 'steps cut off by --max-step-tokens', ['drop', 'keep'], SEARCH.truncated))
+    .addOption(choice('--strategy <how>', 'which solutions go on', ['greedy', 'beam', 'best_first'], SEARCH.strategy))
+    .option('--beam <n>', 'solutions kept by --strategy beam', wholeNumber(1), SEARCH.beam)
+    .option('--depth-bonus <x>', 'of --strategy best_first: worth of a step taken', number(0), SEARCH.depth_bonus)
+    .option(
+      '--expansions <n>',
+      'most steps sampled per problem by --strategy best_first (default: 3/2 of --max-steps)',
+      wholeNumber(1),
+    )
     .option('--open-trees <n>', 'problems searched at once', wholeNumber(1), SEARCH.open_trees)
     .option('--min-margin <wins>', 'least difference of wins for a pair', number(0), SELECT.min_margin)
     .option(
@@ -77,7 +91,7 @@ export function registerSearch(program: Command): void {
     .addOption(choice('--tie-chosen <rule>', 'equal most wins', ['count', 'logprob', 'first'], SELECT.tie_chosen))
     .addOption(choice('--tie-rejected <rule>', 'equal fewest wins', ['count', 'logprob', 'first'], SELECT.tie_rejected))
     .addOption(choice('--pair-weight <rule>', 'weight of a pair', ['one', 'margin'], SELECT.pair_weight));
-  addModelOptions(addFormatOption(addJudgeOptions(command))).action(runCommand(run));
+  addModelOptions(addRolloutOptions(addFormatOption(addJudgeOptions(command)))).action(runCommand(run));
 }
 
 function choice(flags: string, description: string, choices: string[], value: string): Option {
@@ -93,6 +107,7 @@ async function run(options: SearchCommandOptions, { signal }: CommandContext): P
     { fittingProblems },
     { checkOutputFolder, writeFolder },
     { Progress },
+    { rolloutSummary },
   ] = await Promise.all([
     import('../eval/grader.js'),
     import('../loop/iteration.js'),
@@ -101,6 +116,7 @@ async function run(options: SearchCommandOptions, { signal }: CommandContext): P
     import('../loop/fits.js'),
     import('./output.js'),
     import('../progress.js'),
+    import('../native/rollout-summary.js'),
   ]);
   const search = configOf(searchSchema, {
     width: options.width,
@@ -111,6 +127,10 @@ async function run(options: SearchCommandOptions, { signal }: CommandContext): P
     max_step_tokens: options.maxStepTokens,
     merge: options.merge,
     truncated: options.truncated,
+    strategy: options.strategy,
+    beam: options.beam,
+    depth_bonus: options.depthBonus,
+    expansions: options.expansions,
     open_trees: options.openTrees,
   });
   const select = configOf(selectSchema, {
@@ -129,6 +149,7 @@ async function run(options: SearchCommandOptions, { signal }: CommandContext): P
   const grader = new Grader();
   try {
     const { problems, answers } = fittingProblems(policy, records);
+    const before = await policy.engine.tree.counters();
     const start = performance.now();
     const progress = new Progress({ label: 'search', total: problems.length, unit: 'problems' });
     const { trees, counts } = await searchSteps(policy, problems, {
@@ -142,11 +163,19 @@ async function run(options: SearchCommandOptions, { signal }: CommandContext): P
     progress.update(problems.length);
     progress.finish('');
     const seconds = (performance.now() - start) / 1000;
+    const rollout = rolloutSummary(before, await policy.engine.tree.counters());
     const summary = await writeFolder(options.output, (folder) => {
       const paths = { search: join(folder, 'search.jsonl'), pairs: join(folder, 'pairs.jsonl') };
       return writeTrees(policy, trees, answers, counts, { recipe: { select }, grader }, paths);
     });
-    return { records: problems.length, ...summary, seconds, load_seconds: loadSeconds, peak_bytes: peakBytes() };
+    return {
+      records: problems.length,
+      ...summary,
+      rollout,
+      seconds,
+      load_seconds: loadSeconds,
+      peak_bytes: peakBytes(),
+    };
   } finally {
     await grader.close();
     await policy.dispose();

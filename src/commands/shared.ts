@@ -8,6 +8,7 @@ import type { RecordLimits } from '../data/records.js';
 import { StepwardError, toStepwardError } from '../errors.js';
 import type { Log } from '../log.js';
 import type { Engine } from '../native/engine.js';
+import { DEFAULT_KV_BUDGET_MIB } from '../native/options.js';
 
 export interface CommonOptions {
   device: 'auto' | 'cpu' | 'cuda';
@@ -19,6 +20,11 @@ export interface CommonOptions {
 
 export interface ModelOptions extends CommonOptions {
   model: string;
+}
+
+/** Of the commands that sample, judge or score. */
+export interface RolloutOptions {
+  kvBudgetMib: number;
 }
 
 /** What a command's run gets beside its options. */
@@ -43,6 +49,21 @@ export function addCommonOptions(command: Command): Command {
 /** --model and the common options. */
 export function addModelOptions(command: Command): Command {
   return addCommonOptions(command.requiredOption('--model <dir>', 'model folder in Hugging Face form'));
+}
+
+/** --kv-budget-mib. */
+export function addRolloutOptions(command: Command): Command {
+  return command.option(
+    '--kv-budget-mib <n>',
+    'memory for keys and values, in MiB',
+    wholeNumber(1),
+    DEFAULT_KV_BUDGET_MIB,
+  );
+}
+
+/** As the engine takes it. */
+export function kvBudget({ kvBudgetMib }: Partial<RolloutOptions>): { kvBudgetBytes?: number } {
+  return kvBudgetMib === undefined ? {} : { kvBudgetBytes: kvBudgetMib * 2 ** 20 };
 }
 
 /** Option parser: a whole number of at least `low`. */
@@ -150,7 +171,7 @@ export interface OpenModel {
 
 /** Loads a model folder: weights into an engine, tokenizer into a codec. Dispose the engine when done. */
 export async function openEngine(
-  options: Pick<ModelOptions, 'model'> & Partial<CommonOptions>,
+  options: Pick<ModelOptions, 'model'> & Partial<CommonOptions & RolloutOptions>,
   signal?: AbortSignal,
 ): Promise<OpenModel> {
   const start = performance.now();
@@ -163,7 +184,7 @@ export async function openEngine(
   if (options.threads !== undefined) setThreads(options.threads);
   const codec = await loadCodec(options.model);
   const { model: directory, device, dtype } = options;
-  const engine = await Engine.load({ directory, device, dtype, ...(signal && { signal }) });
+  const engine = await Engine.load({ directory, device, dtype, ...kvBudget(options), ...(signal && { signal }) });
   const { vocabSize, maxPositions } = engine.info;
   return {
     engine,

@@ -2,6 +2,7 @@
 // sources.ts. "Paper" is Process-based Self-Rewarding (arXiv 2503.03746).
 
 import { z } from 'zod';
+import { DEFAULT_KV_BUDGET_MIB } from '../native/options.js';
 import { formatSchema } from '../prompts/format.js';
 import { eftSource, problemSource } from './sources.js';
 import { judgeSchema, searchSchema, selectSchema, sftSchema, updateSchema } from './stages.js';
@@ -74,7 +75,7 @@ export const recipeSchema = z.strictObject({
   /** Absent: what the machine has. */
   threads: counting.optional(),
   /** Memory for keys and values while sampling. */
-  kv_budget_mib: counting.default(2048),
+  kv_budget_mib: counting.default(DEFAULT_KV_BUDGET_MIB),
 });
 
 export { judgeSchema, searchSchema, selectSchema, sftSchema, updateSchema };

@@ -67,6 +67,18 @@ export const searchSchema = z.strictObject({
    * worth having; keep: judged like any other. Paper: not stated.
    */
   truncated: z.enum(['drop', 'keep']).default('drop'),
+  /**
+   * Which solutions go on. greedy: the best candidate alone, with a step back where the judge sees no difference (paper).
+   * beam: the best `beam` solutions of each length. best_first: the best of all solutions so far. Both rank a solution by
+   * the mean over its steps of wins / most wins possible, and go back by having others rather than by rollback.
+   */
+  strategy: z.enum(['greedy', 'beam', 'best_first']).default('greedy'),
+  /** beam: solutions kept. Genius (2504.08672), label-free step search too, keeps 2. Each costs a greedy search. */
+  beam: counting.default(2),
+  /** best_first: added to a solution's value for each of its steps, so that one far along is not left for a fresh start. */
+  depth_bonus: z.number().nonnegative().default(0.05),
+  /** best_first: steps sampled per problem. Absent: 3/2 of max_steps, a greedy search and half of one to go back. */
+  expansions: counting.optional(),
   /** Problems searched at once. More fill the engine's steps better and take more memory for keys and values; no effect on results. */
   open_trees: counting.default(64),
 });
@@ -79,6 +91,14 @@ export const judgeSchema = z.strictObject({
    * swap, FastChat 3911); random: one order per pair, drawn from the seed. Paper: eq. 2 reads as both.
    */
   orders: z.enum(['both', 'random']).default('both'),
+  /**
+   * Which candidates meet. all: every pair in one request, as the paper, and the most evidence on each. For wide searches,
+   * in rounds that wait for each other: swiss, candidates of nearly equal standing; knockout, the fewest that find best
+   * and worst.
+   */
+  pairing: z.enum(['all', 'swiss', 'knockout']).default('all'),
+  /** swiss: rounds. Absent: log2 of the candidates rounded up, as many as an elimination needs. */
+  rounds: counting.optional(),
   /** Paper: not stated for judging. Greedy: one verdict per order without sampling noise. */
   temperature: z.number().nonnegative().default(0),
   top_p: z.number().positive().max(1).default(1),

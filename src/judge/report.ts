@@ -4,9 +4,9 @@ import type { JudgeConfig } from '../config/recipe.js';
 import { treeKey } from '../data/tree-key.js';
 import { wilsonInterval } from '../eval/interval.js';
 import type { Policy } from '../loop/policy.js';
+import { inOrder } from '../loop/pool.js';
 import { emptyCounts, type RecordId } from '../loop/types.js';
 import { judgeView, type LabelledPair } from '../prompts/examples.js';
-import { inOrder } from '../loop/pool.js';
 import { type Answer, askJudge } from './ask.js';
 import { rate } from './tally.js';
 

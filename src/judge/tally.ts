@@ -8,25 +8,60 @@ import type { SearchCounts, Verdict } from '../loop/types.js';
  * unparsable verdict gives nothing to anyone.
  */
 export function tallyWins(candidates: number, verdicts: readonly Verdict[]): number[] {
+  const wins = new Array<number>(candidates).fill(0);
+  eachShare(candidates, verdicts, (winner, _, worth) => {
+    wins[winner] = (wins[winner] as number) + worth;
+  });
+  return wins;
+}
+
+/**
+ * Wins per candidate where not all pairs met, out of `rounds`: half of them, and half of what it won less what it lost. A
+ * meeting won is a whole win, one lost none; a round that a candidate sat out, or whose verdicts cannot be read, is half
+ * a win, as a tie: candidates that met different numbers of others can be compared, and no one gains by not meeting.
+ */
+export function tallyRounds(candidates: number, verdicts: readonly Verdict[], rounds: number): number[] {
+  const wins = new Array<number>(candidates).fill(rounds / 2);
+  eachShare(candidates, verdicts, (winner, loser, worth) => {
+    wins[winner] = (wins[winner] as number) + worth / 2;
+    wins[loser] = (wins[loser] as number) - worth / 2;
+  });
+  return wins;
+}
+
+/** Most wins that a candidate of a step can have: one of each other that was judged, or one a round. */
+export function mostWins({ verdicts, rounds }: MetStep): number {
+  if (rounds !== undefined) return rounds;
+  const judged = new Set(verdicts.flatMap(({ first, second }) => [first, second]));
+  return Math.max(0, judged.size - 1);
+}
+
+/** What says who met: of a step, or of its record. */
+export interface MetStep {
+  verdicts: readonly Pick<Verdict, 'first' | 'second'>[];
+  rounds?: number;
+}
+
+/** Every share of a pair's win: who got it, who did not, and how much. */
+function eachShare(
+  candidates: number,
+  verdicts: readonly Verdict[],
+  give: (winner: number, loser: number, worth: number) => void,
+): void {
   const orders = new Map<number, number>();
   for (const { first, second } of verdicts) {
     const key = pairKey(first, second, candidates);
     orders.set(key, (orders.get(key) ?? 0) + 1);
   }
-  const wins = new Array<number>(candidates).fill(0);
-  const give = (index: number, worth: number) => {
-    wins[index] = (wins[index] as number) + worth;
-  };
   for (const { first, second, winner } of verdicts) {
     const worth = 1 / (orders.get(pairKey(first, second, candidates)) as number);
-    if (winner === 'first') give(first, worth);
-    else if (winner === 'second') give(second, worth);
+    if (winner === 'first') give(first, second, worth);
+    else if (winner === 'second') give(second, first, worth);
     else if (winner === 'tie') {
-      give(first, worth / 2);
-      give(second, worth / 2);
+      give(first, second, worth / 2);
+      give(second, first, worth / 2);
     }
   }
-  return wins;
 }
 
 function pairKey(first: number, second: number, candidates: number): number {

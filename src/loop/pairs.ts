@@ -2,6 +2,7 @@
 // accepted path is the trunk and each rejected step a leaf beside the chosen one.
 
 import type { SelectConfig } from '../config/recipe.js';
+import { mostWins } from '../judge/tally.js';
 import type { TokenText } from '../prompts/token-text.js';
 import type { PreferenceTree } from '../training/types.js';
 import type { SearchRecord, StepRecord } from './search-record.js';
@@ -77,9 +78,7 @@ function marginOf(step: PairedStep): number {
   return (step.candidates[step.chosen]?.wins ?? 0) - (step.candidates[step.rejected]?.wins ?? 0);
 }
 
-/** margin: wins apart over the most there can be, one against each other candidate that was judged. */
+/** margin: wins apart over the most there can be. */
 function weightOf(step: PairedStep, weigh: SelectConfig['pair_weight']): number {
-  if (weigh === 'one') return 1;
-  const judged = new Set(step.verdicts.flatMap(({ first, second }) => [first, second]));
-  return marginOf(step) / Math.max(1, judged.size - 1);
+  return weigh === 'one' ? 1 : marginOf(step) / Math.max(1, mostWins(step));
 }

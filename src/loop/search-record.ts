@@ -5,7 +5,16 @@ import { extractAnswer, goldAnswer } from '../eval/answer.js';
 import type { Grader } from '../eval/grader.js';
 import type { Policy } from './policy.js';
 import type { GoldAnswers } from './records.js';
-import type { Candidate, RecordId, SearchTree, TreeFinish, Verdict, Winner } from './types.js';
+import type {
+  Candidate,
+  DiscardedStep,
+  RecordId,
+  SearchStep,
+  SearchTree,
+  TreeFinish,
+  Verdict,
+  Winner,
+} from './types.js';
 
 export interface VerdictRecord {
   first: number;
@@ -18,6 +27,8 @@ export interface VerdictRecord {
 export interface StepRecord {
   candidates: { ids: number[]; text: string; logprob: number; count: number; wins: number; finish: Finish }[];
   verdicts: VerdictRecord[];
+  /** Only where not all pairs met. */
+  rounds?: number;
   chosen: number;
   rejected: number | null;
   outcome: string;
@@ -52,24 +63,26 @@ export async function searchRecord(
     id: tree.id,
     problem: tree.problem,
     prompt_ids: tree.promptIds,
-    steps: tree.steps.map(({ candidates, verdicts, chosen, rejected, outcome }) => ({
-      candidates: candidates.map(candidateRecord),
-      verdicts: verdicts.map(verdictRecord),
-      chosen,
-      rejected,
-      outcome,
+    steps: tree.steps.map((step) => ({
+      ...judgedRecord(step),
+      chosen: step.chosen,
+      rejected: step.rejected,
+      outcome: step.outcome,
     })),
     solution,
     answer,
     finish: tree.finish,
     rollbacks: tree.rollbacks,
-    discarded: tree.discarded.map(({ depth, reason, candidates, verdicts }) => ({
-      depth,
-      reason,
-      candidates: candidates.map(candidateRecord),
-      verdicts: verdicts.map(verdictRecord),
-    })),
+    discarded: tree.discarded.map((step) => ({ depth: step.depth, reason: step.reason, ...judgedRecord(step) })),
     ...(gold === undefined ? {} : { gold: goldAnswer(gold), correct: await grader.grade(answer, goldAnswer(gold)) }),
+  };
+}
+
+function judgedRecord({ candidates, verdicts, rounds }: SearchStep | DiscardedStep) {
+  return {
+    candidates: candidates.map(candidateRecord),
+    verdicts: verdicts.map(verdictRecord),
+    ...(rounds === undefined ? {} : { rounds }),
   };
 }
 

@@ -2,7 +2,7 @@
 // difference. Pure.
 
 import type { SelectConfig } from '../config/recipe.js';
-import type { Candidate } from './types.js';
+import type { Candidate, SearchStep } from './types.js';
 
 export type Choice =
   /** Go on with `chosen`; `rejected` is null where the step carries no pair. */
@@ -26,18 +26,32 @@ export function select(
     if (config.on_unanimous === 'accept') return { kind: 'accept', chosen: best, rejected: null, outcome: 'unanimous' };
     return rollbacksLeft > 0 ? { kind: 'rollback' } : { kind: 'accept', chosen: best, rejected: null, outcome: 'cap' };
   }
-  const worst = pick(candidates, eligible, config.tie_rejected, (wins, other) => wins < other);
-  const margin = winsOf(candidates, best) - winsOf(candidates, worst);
-  if (margin === 0) {
+  if (eligible.every((index) => winsOf(candidates, index) === winsOf(candidates, best))) {
     return rollbacksLeft > 0 ? { kind: 'rollback' } : { kind: 'accept', chosen: best, rejected: null, outcome: 'cap' };
   }
-  // Two samples of one step teach nothing, whatever their wins, and `dpo` refuses such a pair.
-  const same = sameIds(candidates[best] as Candidate, candidates[worst] as Candidate);
-  if (same || margin < config.min_margin) return { kind: 'accept', chosen: best, rejected: null, outcome: 'margin' };
-  return { kind: 'accept', chosen: best, rejected: worst, outcome: 'pair' };
+  return { kind: 'accept', chosen: best, ...pairWith(candidates, eligible, best, config) };
 }
 
-function sameIds(a: Candidate, b: Candidate): boolean {
+/**
+ * What is rejected beside a chosen candidate: the one with fewest wins, ties by `tie_rejected`. null without another, and
+ * where the chosen one has no more wins than it or fewer than `min_margin` more.
+ */
+export function pairWith(
+  candidates: readonly Candidate[],
+  eligible: readonly number[],
+  chosen: number,
+  config: SelectConfig,
+): Pick<SearchStep, 'rejected' | 'outcome'> & { outcome: 'pair' | 'unanimous' | 'margin' } {
+  if (eligible.length === 1) return { rejected: null, outcome: 'unanimous' };
+  const worst = pick(candidates, eligible, config.tie_rejected, (wins, other) => wins < other);
+  const margin = winsOf(candidates, chosen) - winsOf(candidates, worst);
+  // Two samples of one step teach nothing, whatever their wins, and `dpo` refuses such a pair.
+  const same = sameIds(candidates[chosen] as Candidate, candidates[worst] as Candidate);
+  if (same || margin <= 0 || margin < config.min_margin) return { rejected: null, outcome: 'margin' };
+  return { rejected: worst, outcome: 'pair' };
+}
+
+export function sameIds(a: Candidate, b: Candidate): boolean {
   return a.ids.length === b.ids.length && a.ids.every((id, i) => id === b.ids[i]);
 }
 
@@ -60,7 +74,8 @@ function pick(
   return best;
 }
 
-function goesFirst(a: Candidate, b: Candidate, rule: SelectConfig['tie_chosen']): boolean {
+/** Whether a tie rule puts `a` before `b`. */
+export function goesFirst(a: Candidate, b: Candidate, rule: SelectConfig['tie_chosen']): boolean {
   if (rule === 'count') return a.count > b.count;
   if (rule === 'logprob') return a.logprob > b.logprob;
   return false;

@@ -14,7 +14,7 @@ export interface Candidate {
   logprob: number;
   /** Samples merged into it. */
   count: number;
-  /** Won comparisons; half a win for each order of a pair. 0 where it was not judged. */
+  /** Won comparisons; half a win for each order of a pair, see tallyWins and tallyRounds. 0 where it was not judged. */
   wins: number;
   finish: Finish;
 }
@@ -38,23 +38,32 @@ export type StepOutcome = 'pair' | 'unanimous' | 'margin' | 'cap';
 export interface SearchStep {
   candidates: Candidate[];
   verdicts: Verdict[];
+  /** Most wins there can be, where not all pairs met: with judge.pairing swiss or knockout. */
+  rounds?: number;
   chosen: number;
   /** null: the step carries no pair. */
   rejected: number | null;
   outcome: StepOutcome;
 }
 
-/** A step that was taken back, or candidates that had no spread. */
+/** Candidates of no step of the path: without spread, taken back, or of a solution that was not taken. */
 export interface DiscardedStep {
-  /** Steps accepted before it. */
+  /** Steps before it. */
   depth: number;
   candidates: Candidate[];
   verdicts: Verdict[];
-  /** no_spread: its wins were all equal; rolled_back: it had been accepted before that; cut_off: no candidate was whole. */
-  reason: 'no_spread' | 'rolled_back' | 'cut_off';
+  rounds?: number;
+  /**
+   * no_spread: its wins were all equal; rolled_back: it had been accepted before that; cut_off: no candidate was whole;
+   * not_taken: it continued another partial solution than the path (beam, best_first).
+   */
+  reason: 'no_spread' | 'rolled_back' | 'cut_off' | 'not_taken';
 }
 
-/** eos: the solution ended; max_steps; length: every candidate was cut off, or the model's positions ran out. */
+/**
+ * eos: the solution ended; max_steps: so many steps, or for best_first so many expansions; length: every candidate was
+ * cut off, or the model's positions ran out.
+ */
 export type TreeFinish = 'eos' | 'max_steps' | 'length';
 
 export interface SearchTree {

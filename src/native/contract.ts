@@ -26,6 +26,8 @@ export interface NativeModelOptions {
   kvBudgetBytes: number;
   /** false: no prefix is shared, for measurements. */
   sharePrefixes: boolean;
+  /** true: a float32 model's weights are read as bfloat16 in rollouts, with float32 arithmetic. */
+  bf16Panels: boolean;
 }
 
 export interface ModelInfo {
@@ -240,12 +242,7 @@ export interface NativeAddon {
     cancel: NativeHandle,
   ): Promise<NativeReadoutResult>;
   /** scored: [S] non-zero where a segment's tokens are wanted. */
-  score(
-    engine: NativeHandle,
-    forest: ForestData,
-    scored: Uint8Array,
-    cancel: NativeHandle,
-  ): Promise<NativeScoreResult>;
+  score(engine: NativeHandle, forest: ForestData, scored: Uint8Array, cancel: NativeHandle): Promise<NativeScoreResult>;
   saveModel(engine: NativeHandle, directory: string): Promise<void>;
   /** Hash of the weights (hex), the same for the same values and names. */
   weightsHash(engine: NativeHandle): Promise<string>;

@@ -6,7 +6,7 @@ import { callNative } from './call.js';
 import { withCancel } from './cancel.js';
 import type { NativeAddon, NativeGenerateRequest, NativeHandle } from './contract.js';
 import { loadAddon } from './load.js';
-import { defined, nativeSampling, toSeed } from './options.js';
+import { DEFAULT_KV_BUDGET_MIB, defined, nativeSampling, toSeed } from './options.js';
 import { TokenTree } from './token-tree.js';
 import { nativeTrainerOptions, Trainer } from './trainer.js';
 import type {
@@ -20,8 +20,6 @@ import type {
   ScoreResult,
   TrainerOptions,
 } from './types.js';
-
-const DEFAULT_KV_BUDGET_BYTES = 2 ** 31;
 
 export class Engine implements EngineLike, AsyncDisposable {
   readonly info: ModelInfo;
@@ -45,8 +43,9 @@ export class Engine implements EngineLike, AsyncDisposable {
       const native = {
         device: 'auto' as const,
         dtype: 'auto' as const,
-        kvBudgetBytes: DEFAULT_KV_BUDGET_BYTES,
+        kvBudgetBytes: DEFAULT_KV_BUDGET_MIB * 2 ** 20,
         sharePrefixes: true,
+        bf16Panels: false,
         ...defined(rest),
         directory: rest.directory,
         ...(initSeed !== undefined && { initSeed: toSeed(initSeed, 'initSeed') }),
@@ -98,11 +97,7 @@ export class Engine implements EngineLike, AsyncDisposable {
   }
 
   /** Log-probs of the tokens of every segment marked in `scored`, each conditioned on its path from the root. */
-  score(
-    forest: ForestData,
-    scored: Uint8Array,
-    { signal }: { signal?: AbortSignal } = {},
-  ): Promise<ScoreResult> {
+  score(forest: ForestData, scored: Uint8Array, { signal }: { signal?: AbortSignal } = {}): Promise<ScoreResult> {
     return callNative(() =>
       withCancel(this.#addon, signal, (token) => this.#addon.score(this.#handle, forest, scored, token)),
     );

@@ -1,7 +1,10 @@
-// Options on their way to the addon: seeds, and leaving out what is undefined.
+// Options on their way to the addon: seeds, defaults, and leaving out what is undefined.
 
 import { StepwardError } from '../errors.js';
 import type { NativeSampling } from './contract.js';
+
+/** Memory for keys and values of the rollout engine. */
+export const DEFAULT_KV_BUDGET_MIB = 2048;
 
 /** A non-negative safe integer as a bigint; `name` is for the message. Throws INVALID_ARGUMENT. */
 export function toSeed(seed: number, name: string): bigint {

@@ -30,6 +30,11 @@ export interface EngineOptions {
   kvBudgetBytes?: number;
   /** Default true. false: no prefix is computed or read once for several rows; for measurements. */
   sharePrefixes?: boolean;
+  /**
+   * Default false. true: rollouts read a float32 model's weights as bfloat16, with float32 arithmetic: half the memory
+   * traffic while few rows are decoded, on any CPU, at the price of rounded weights. For float32 models on the CPU.
+   */
+  bf16Panels?: boolean;
   signal?: AbortSignal;
 }
 

@@ -7,7 +7,6 @@ import { type Html, html } from './html.js';
 import { flipsOf, pairsOf } from './pick.js';
 
 type DiscardedRecord = SearchRecord['discarded'][number];
-type CandidateRecord = StepRecord['candidates'][number];
 
 const OUTCOMES: Record<string, string> = {
   unanimous: 'all samples are the same: no pair',
@@ -18,6 +17,7 @@ const REASONS: Record<string, string> = {
   no_spread: 'the wins were all equal',
   rolled_back: 'the step after it had no spread',
   cut_off: 'no candidate was whole',
+  not_taken: 'another solution was taken',
 };
 const FINISHES: Record<string, string> = { eos: 'ended', max_steps: 'hit the step limit', length: 'was cut off' };
 
@@ -46,30 +46,33 @@ ${steps.map((step, depth) => html`${discarded.filter((one) => one.depth === dept
 `;
 }
 
-function stepHtml({ candidates, verdicts, chosen, rejected, outcome }: StepRecord, depth: number, limit: number): Html {
+function stepHtml(step: StepRecord, depth: number, limit: number): Html {
+  const { candidates, chosen, rejected, outcome } = step;
   const hasPair = isNumber(rejected);
   const what = hasPair
     ? `#${chosen + 1} chosen with ${winsText(candidates[chosen]?.wins)}, #${rejected + 1} rejected with ${winsText(candidates[rejected]?.wins)}`
     : (OUTCOMES[outcome] ?? outcome);
   return html`<li class="step"><p class="head"><b>Step ${depth + 1}</b> ${what}</p>
-${candidatesHtml(candidates, limit, chosen, hasPair ? rejected : null)}${verdictsHtml(verdicts, limit)}</li>
+${candidatesHtml(step, limit, chosen, hasPair ? rejected : null)}${verdictsHtml(step.verdicts, limit)}</li>
 `;
 }
 
-function discardedHtml({ depth, reason, candidates, verdicts }: DiscardedRecord, limit: number): Html {
-  return html`<li class="step back"><p class="head"><b>Step ${depth + 1}</b> <span aria-hidden="true">↶</span> taken back: ${REASONS[reason] ?? reason}</p>
-${candidatesHtml(candidates, limit, null, null)}${verdictsHtml(verdicts, limit)}</li>
+function discardedHtml(step: DiscardedRecord, limit: number): Html {
+  const { depth, reason } = step;
+  const back = reason === 'not_taken' ? 'left' : 'taken back';
+  return html`<li class="step back"><p class="head"><b>Step ${depth + 1}</b> <span aria-hidden="true">↶</span> ${back}: ${REASONS[reason] ?? reason}</p>
+${candidatesHtml(step, limit, null, null)}${verdictsHtml(step.verdicts, limit)}</li>
 `;
 }
 
 function candidatesHtml(
-  candidates: readonly CandidateRecord[],
+  { candidates, rounds }: Pick<StepRecord, 'candidates' | 'rounds'>,
   limit: number,
   chosen: number | null,
   rejected: number | null,
 ): Html {
-  // Each pair of candidates gives one win, or half to each.
-  const most = candidates.length - 1;
+  // Each pair of candidates gives one win, or half to each; not all of them met where there are rounds.
+  const most = rounds ?? candidates.length - 1;
   return html`<ul class="candidates">${candidates.map(({ text, count, wins, logprob, finish }, i) => {
     const role = i === chosen ? 'chosen' : i === rejected ? 'rejected' : '';
     const mark = { chosen: '✓ chosen', rejected: '✗ rejected', '': finish === 'length' ? 'cut off' : '' }[role];

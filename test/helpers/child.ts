@@ -33,7 +33,7 @@ function load(addon, token, changes = {}) {
   const { mkdtempSync, writeFileSync } = require('node:fs');
   const directory = mkdtempSync(scratch + '/model-');
   writeFileSync(directory + '/config.json', JSON.stringify({ ...config, ...changes }));
-  return addon.loadModel({ directory, device: 'cpu', dtype: 'float32', initSeed: 1n, kvBudgetBytes: 2 ** 31, sharePrefixes: true }, token);
+  return addon.loadModel({ directory, device: 'cpu', dtype: 'float32', initSeed: 1n, kvBudgetBytes: 2 ** 31, sharePrefixes: true, bf16Panels: false }, token);
 }
 const large = ${JSON.stringify(ENDLESS)};
 const adamw = { optimizer: 'adamw', beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0, maxGradNorm: 0 };

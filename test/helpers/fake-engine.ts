@@ -193,11 +193,7 @@ class FakeTree implements TokenTreeLike {
     this.release(Array.from(finish, (_, i) => firstNode + i).filter((other) => other !== node));
   }
 
-  async fork(
-    nodes: ArrayLike<NodeNumber>,
-    request: ForkRequest,
-    { signal }: RequestOptions = {},
-  ): Promise<ForkResult> {
+  async fork(nodes: ArrayLike<NodeNumber>, request: ForkRequest, { signal }: RequestOptions = {}): Promise<ForkResult> {
     const paths = Array.from(nodes, (node) => this.#compute(node, request.samples ?? 1));
     const tokens = paths.flat();
     const offsets = [0];

@@ -30,7 +30,15 @@ beforeAll(() => {
 
 async function withHandles<T>(use: (token: NativeHandle, engine: NativeHandle) => Promise<T>): Promise<T> {
   const token = addon.createCancelToken();
-  const options = { directory, device: 'cpu', dtype: 'float32', initSeed: 1n, kvBudgetBytes: 1e9, sharePrefixes: true } as const;
+  const options = {
+    directory,
+    device: 'cpu',
+    dtype: 'float32',
+    initSeed: 1n,
+    kvBudgetBytes: 1e9,
+    sharePrefixes: true,
+    bf16Panels: false,
+  } as const;
   const engine = await addon.loadModel(options, token);
   try {
     return await use(token, engine);
@@ -58,8 +66,7 @@ describe('handles', () => {
   it('of another kind are refused, by name', async () => {
     await withHandles(async (token, engine) => {
       const trainer = await addon.createTrainer(engine, adamw);
-      const score = (e: unknown, t: unknown) =>
-        addon.score(e as NativeHandle, smallForest(), all, t as NativeHandle);
+      const score = (e: unknown, t: unknown) => addon.score(e as NativeHandle, smallForest(), all, t as NativeHandle);
       await expect(score(trainer, token)).rejects.toEqual(
         invalid('engine: expected a handle of kind engine, got trainer'),
       );
@@ -104,7 +111,15 @@ describe('handles', () => {
     const collect = runInNewContext('gc') as () => void;
     await (async () => {
       const token = addon.createCancelToken();
-      const options = { directory, device: 'cpu', dtype: 'float32', initSeed: 1n, kvBudgetBytes: 1e9, sharePrefixes: true } as const;
+      const options = {
+        directory,
+        device: 'cpu',
+        dtype: 'float32',
+        initSeed: 1n,
+        kvBudgetBytes: 1e9,
+        sharePrefixes: true,
+        bf16Panels: false,
+      } as const;
       const engine = await addon.loadModel(options, token);
       await addon.createTrainer(engine, adamw);
       expect(addon.debugLiveHandles()).toBe(3);

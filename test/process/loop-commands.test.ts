@@ -143,6 +143,25 @@ describe('stepward search', () => {
     }
   });
 
+  it.each([
+    [['--pairing', 'swiss', '--rounds', '1']],
+    [['--pairing', 'knockout']],
+    [['--strategy', 'beam', '--beam', '2']],
+    [['--strategy', 'best_first', '--depth-bonus', '0.1', '--expansions', '5']],
+  ])('takes other pairings and strategies: %j', async (flags) => {
+    const output = join(root, flags.join(' '));
+    const { status, stderr } = await stepward(...SEARCH, '--input', problems, '--output', output, ...LIMITS, ...flags);
+    expect(status, stderr).toBe(0);
+    const trees = lines<SearchRecord>(join(output, 'search.jsonl'));
+    expect(trees.length).toBe(12);
+    for (const { steps, discarded } of trees) {
+      for (const step of [...steps, ...discarded]) expect(step.rounds === undefined).toBe(!flags.includes('--pairing'));
+      if (!flags.includes('--strategy')) continue;
+      for (const { reason } of discarded) expect(['not_taken', 'cut_off']).toContain(reason);
+      if (flags.includes('--expansions')) expect(steps.length + discarded.length).toBeLessThanOrEqual(5);
+    }
+  });
+
   it('goes beside foreign files, and over an earlier search only when told to', async () => {
     const output = mkdtempSync(join(root, 'beside-'));
     writeFileSync(join(output, 'notes.txt'), 'mine');
@@ -188,6 +207,38 @@ describe('stepward search', () => {
     const bad = await stepward(...SEARCH, '--input', broken, '--output', join(root, 'x'));
     expect([bad.status, bad.stderr.includes('broken.jsonl:2: problem: expected a text, got 4')]).toEqual([2, true]);
     expect(existsSync(join(root, 'x'))).toBe(false);
+  });
+});
+
+describe('the rollout of a summary', () => {
+  const prompts = jsonl('prompts.jsonl', [{ id: 1, prompt: 'What is 12 + 30?', steps: ['Step 1'], candidates: ['a'] }]);
+  const to = (name: string) => ['--output', join(root, `rollout-${name}`), '--kv-budget-mib', '64'];
+  it.each([
+    ['generate', ['--input', prompts, '--max-new-tokens', '8', ...to('generate')]],
+    ['score', ['--input', prompts, ...to('score')]],
+    ['search', ['--input', problems, '--max-steps', '2', ...to('search')]],
+    ['judge', ['--input', pairs, ...to('judge')]],
+    ['eval', ['--data', problems, '--max-new-tokens', '32', ...to('eval')]],
+  ])('%s says what the engine did', async (name, args) => {
+    const { status, stderr, summary } = await stepward(name, '--model', MODEL, ...args, '--json');
+    expect(status, stderr).toBe(0);
+    const rollout = summary.rollout as Record<string, number | null>;
+    expect(Object.keys(rollout)).toEqual([
+      'computed_tokens',
+      'prefix_free_tokens',
+      'cache_hit_rate',
+      'rows_per_decode_step',
+      'prefill_tokens_per_second',
+      'decode_tokens_per_second',
+      'evicted_tokens',
+      'peak_kv_bytes',
+    ]);
+    expect(rollout.computed_tokens).toBeGreaterThan(0);
+    expect(rollout.prefix_free_tokens).toBeGreaterThanOrEqual(rollout.computed_tokens ?? 0);
+    expect(rollout.prefill_tokens_per_second).toBeGreaterThan(0);
+    expect(rollout.peak_kv_bytes).toBeGreaterThan(0);
+    expect(rollout.rows_per_decode_step === null).toBe(name === 'score');
+    if (name !== 'eval') expect(summary.computed_tokens).toBe(rollout.computed_tokens);
   });
 });
 

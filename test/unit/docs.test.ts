@@ -4,10 +4,17 @@
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Command } from 'commander';
 import { describe, expect, it, vi } from 'vitest';
 import { parse } from 'yaml';
 import { z } from 'zod';
+import { registerEval } from '../../src/commands/eval.js';
+import { registerGenerate } from '../../src/commands/generate.js';
+import { registerJudge } from '../../src/commands/judge.js';
 import { runProgram } from '../../src/commands/program.js';
+import { registerScore } from '../../src/commands/score.js';
+import { registerSearch } from '../../src/commands/search.js';
+import { addModelOptions } from '../../src/commands/shared.js';
 import { parseRecipe } from '../../src/config/load.js';
 import { recipeSchema } from '../../src/config/recipe.js';
 import { eftSource, iftSource, problemSource } from '../../src/config/sources.js';
@@ -97,6 +104,31 @@ describe('docs/recipe.md', () => {
       expect(await labelledPairsOf({ file: eft })).toHaveLength(1);
     } finally {
       rmSync(folder, { recursive: true, force: true });
+    }
+  });
+});
+
+describe('docs/commands.md', () => {
+  const page = readPage('docs/commands.md');
+  const optionsOf = (register: (program: Command) => void) => {
+    const program = new Command();
+    register(program);
+    return program.commands[0]?.options ?? [];
+  };
+
+  it('names every option of search', () => {
+    const common = [...addModelOptions(new Command()).options.map(({ long }) => long), '--input', '--output'];
+    const own = optionsOf(registerSearch).flatMap(({ long }) => (long && !common.includes(long) ? [long] : []));
+    expect(own.length).toBeGreaterThan(25);
+    const named = new Set([...page.matchAll(/--[a-z-]+/g)].map(([option]) => option));
+    expect(own.filter((option) => !named.has(option))).toEqual([]);
+  });
+
+  it('gives the budget for keys and values of the five commands that have one', () => {
+    expect(page).toContain('`--kv-budget-mib N` (default 2048)');
+    for (const register of [registerScore, registerGenerate, registerSearch, registerJudge, registerEval]) {
+      const option = optionsOf(register).find(({ long }) => long === '--kv-budget-mib');
+      expect(option?.defaultValue).toBe(2048);
     }
   });
 });

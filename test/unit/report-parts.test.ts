@@ -20,6 +20,7 @@ import { Html, html } from '../../src/report/html.js';
 import { TREES_PER_MODEL, TreePicker } from '../../src/report/pick.js';
 import { axisOver, wholeTicks } from '../../src/report/scale.js';
 import { movement } from '../../src/report/summary.js';
+import { treeHtml } from '../../src/report/tree.js';
 import { tree, verdict } from '../helpers/report-run.js';
 
 describe('html', () => {
@@ -270,5 +271,24 @@ describe('movement between two models', () => {
     const solved = (...rights: boolean[]) => ({ solved: new Map(rights.map((right, i) => [String(i), right])) });
     expect(movement(solved(true, false, false, true), solved(false, true, true, true))).toEqual({ gained: 2, lost: 1 });
     expect(movement(solved(), solved(true))).toBeUndefined();
+  });
+});
+
+describe('a tree', () => {
+  it('says of what it left and of what it took back why', () => {
+    const { steps } = tree('p');
+    const { candidates, verdicts } = steps[0] as (typeof steps)[number];
+    const discarded = ['not_taken', 'rolled_back'].map((reason) => ({ depth: 0, candidates, verdicts, reason }));
+    const { text } = treeHtml(tree('p', { discarded }), 'M2', 100);
+    expect(text).toContain('left: another solution was taken');
+    expect(text).toContain('taken back: the step after it had no spread');
+  });
+
+  it('shows wins as a share of the rounds where there are some', () => {
+    const record = tree('p');
+    const widths = () => [...treeHtml(record, 'M2', 100).text.matchAll(/class="won" width="(\d+)"/g)].map(([, w]) => w);
+    expect(widths()).toEqual(['48', '0']);
+    for (const step of record.steps) step.rounds = 2;
+    expect(widths()).toEqual(['24', '0']);
   });
 });

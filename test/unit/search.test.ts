@@ -279,7 +279,7 @@ describe('step search', () => {
       }));
       const contest = { id: 'p', problem: '1+1', steps: [], visit: 0, candidates, eligible: [...candidates.keys()] };
       const options = { judge: judgeSchema.parse({ orders: 'random', temperature: 1 }), seed: 3 };
-      const verdicts = await judgeContest(policy, contest, options, emptyCounts());
+      const { verdicts } = await judgeContest(policy, contest, options, emptyCounts());
       return new Map(
         verdicts.map(({ first, second, winner }) => [
           [steps[first], steps[second]].sort().join(),

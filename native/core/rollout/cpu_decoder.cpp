@@ -12,6 +12,7 @@
 
 #include "core/rollout/decoder.h"
 #include "core/rollout/packed_model.h"
+#include "core/rollout/sharing_threshold.h"
 #include "core/rollout/team.h"
 #include "kernels/decoder_rows.h"
 #include "kernels/logprob.h"
@@ -77,19 +78,24 @@ struct Activations {
 
 class CpuDecoder final : public Decoder {
  public:
-  explicit CpuDecoder(const Model& model)
+  CpuDecoder(const Model& model, bool bf16_panels)
       : model_(model),
+        bf16_(bf16_panels || model.dtype() == at::kBFloat16),
         config_(model.config()),
         head_block_(kernels::head_block_elements(config_.head_dim)),
         memory_(block_elements()),
+        sharing_threshold_(measure_sharing_threshold(config_.head_dim, config_.num_heads / config_.num_kv_heads)),
         rope_(rope_table(config_)) {}
 
   int64_t block_elements() const override { return config_.num_layers * config_.num_kv_heads * head_block_; }
 
+  int64_t sharing_threshold() const override { return sharing_threshold_; }
+
   void load_weights() override {
     packed_ = PackedModel();  // the old panels go before the new ones are made
-    packed_ = pack_model(model_);
-    native_bf16_ = packed_.bf16 && kernels::panel_ops().multiply_bf16 != nullptr;
+    packed_ = pack_model(model_, bf16_);
+    // A float32 model's activations are not rounded, whatever its panels are.
+    native_bf16_ = model_.dtype() == at::kBFloat16 && kernels::panel_ops().multiply_bf16 != nullptr;
   }
 
   void release_memory() override {
@@ -128,15 +134,18 @@ class CpuDecoder final : public Decoder {
   void linear(Team& team, const Activations& x, int64_t rows, const PackedLinear& w, float* y, int64_t ldy,
               PanelMode mode) const;
   void embed(const StepPlan& plan, int64_t row);
+  void clear_values(int64_t block);
   void rotate_and_write(const StepPlan& plan, const PackedLayer& w, int64_t layer, int64_t row);
   void attend(const StepPlan& plan, int64_t layer, int64_t item, int64_t kv_head);
   // Hidden states as the rows of a product with the head.
   Activations head_inputs(const std::vector<HiddenRef>& refs, size_t begin, size_t end);
 
   const Model& model_;
+  const bool bf16_;  // panels
   const ModelConfig& config_;
   const int64_t head_block_;
   BlockMemory memory_;
+  const int64_t sharing_threshold_;
   RopeTable rope_;
   std::vector<float> cos_, sin_;  // [positions, head_dim / 2]
   PackedModel packed_;
@@ -197,7 +206,7 @@ void CpuDecoder::linear(Team& team, const Activations& x, int64_t rows, const Pa
 void CpuDecoder::embed(const StepPlan& plan, int64_t row) {
   const int64_t hidden = config_.hidden_size, at = plan.tokens[row] * hidden;
   float* x = x_.data() + row * ((hidden + kPanel - 1) / kPanel * kPanel);
-  if (packed_.bf16) {
+  if (packed_.embedding.scalar_type() == at::kBFloat16) {
     const auto* from = static_cast<const uint16_t*>(packed_.embedding.const_data_ptr()) + at;
     for (int64_t i = 0; i < hidden; ++i) {
       const uint32_t bits = static_cast<uint32_t>(from[i]) << 16;
@@ -205,6 +214,15 @@ void CpuDecoder::embed(const StepPlan& plan, int64_t row) {
     }
   } else {
     std::copy_n(packed_.embedding.const_data_ptr<float>() + at, hidden, x);
+  }
+}
+
+// Unseen slots count 0 times their value, which must not be a NaN that an earlier owner of the block left.
+void CpuDecoder::clear_values(int64_t block) {
+  const int64_t keys = config_.head_dim * kBlockTokens;
+  for (int64_t head = 0; head < config_.num_layers * config_.num_kv_heads; ++head) {
+    float* at = memory_.at(block) + head * head_block_;
+    std::fill(at + keys, at + head_block_, 0.0f);
   }
 }
 
@@ -301,7 +319,10 @@ void CpuDecoder::run(const StepPlan& plan) {
   const int64_t row_grain = std::clamp<int64_t>(rows / 8, 1, 16);
   Team::run(2.0 * static_cast<double>(rows * hidden * inner), [&](Team& team) {
     team.share(rows, row_grain, [&](int64_t begin, int64_t end) {
-      for (int64_t r = begin; r < end; ++r) embed(plan, r);
+      for (int64_t r = begin; r < end; ++r) {
+        embed(plan, r);
+        if (plan.slots[r] % kBlockTokens == 0) clear_values(plan.slots[r] / kBlockTokens);
+      }
       norm(packed_.layers[0].input_norm, normed_, begin, end);
     });
     for (int64_t i = 0; i < config_.num_layers; ++i) {
@@ -456,8 +477,8 @@ std::vector<float> CpuDecoder::logprobs(const std::vector<LogprobQuery>& queries
 
 }  // namespace
 
-std::unique_ptr<Decoder> make_cpu_decoder(const Model& model) {
-  return std::make_unique<CpuDecoder>(model);
+std::unique_ptr<Decoder> make_cpu_decoder(const Model& model, bool bf16_panels) {
+  return std::make_unique<CpuDecoder>(model, bf16_panels);
 }
 
 }  // namespace stepward

@@ -66,6 +66,9 @@ class CudaDecoder final : public Decoder {
 
   int64_t block_elements() const override { return config_.num_layers * config_.num_kv_heads * head_block_; }
 
+  // Always: a thread block reads a chunk in the same time for one row as for several.
+  int64_t sharing_threshold() const override { return 2; }
+
   void load_weights() override {
     const OwnStream own(*this);
     graphs_.clear();
@@ -79,8 +82,8 @@ class CudaDecoder final : public Decoder {
     weights_ = FusedModel();
     slabs_.clear();
     inputs_.clear();
-    for (at::Tensor* buffer : {&cos_, &sin_, &x_, &delta_, &normed_, &qkv_, &attended_, &gate_up_, &activated_, &hidden_,
-                               &part_out_, &part_max_, &part_sum_}) {
+    for (at::Tensor* buffer : {&cos_, &sin_, &x_, &delta_, &normed_, &qkv_, &attended_, &gate_up_, &activated_,
+                               &hidden_, &part_out_, &part_max_, &part_sum_}) {
       *buffer = at::Tensor();
     }
   }
@@ -141,7 +144,9 @@ class CudaDecoder final : public Decoder {
   class OwnStream {
    public:
     explicit OwnStream(const CudaDecoder& decoder)
-        : decoder_(decoder), caller_(c10::cuda::getCurrentCUDAStream(decoder.device_.index())), guard_(decoder.stream_) {
+        : decoder_(decoder),
+          caller_(c10::cuda::getCurrentCUDAStream(decoder.device_.index())),
+          guard_(decoder.stream_) {
       decoder_.event_.order(caller_.stream(), decoder_.stream_.stream());
     }
     ~OwnStream() {
@@ -238,8 +243,8 @@ const float* floats_of(const at::Tensor& tensor) {
   return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr;
 }
 
-// Everything a step does between its inputs and its hidden states. Nothing here may depend on more than the shape: it may
-// be captured.
+// Everything a step does between its inputs and its hidden states. Nothing here may depend on more than the shape: it
+// may be captured.
 void CudaDecoder::layers(const StepShape& shape) {
   void* stream = stream_.stream();
   const DeviceStep step = inputs_.at(shape);
@@ -252,8 +257,8 @@ void CudaDecoder::layers(const StepShape& shape) {
     if (w.bias.defined()) out.add_(w.bias);
   };
 
-  kernels::embed_cuda(weights_.embedding.const_data_ptr(), model_.dtype() == at::kBFloat16, step.tokens, rows, hidden, x,
-                      stream);
+  kernels::embed_cuda(weights_.embedding.const_data_ptr(), model_.dtype() == at::kBFloat16, step.tokens, rows, hidden,
+                      x, stream);
   const float* add = nullptr;
   for (int64_t i = 0; i < config_.num_layers; ++i) {
     const FusedLayer& w = weights_.layers[i];

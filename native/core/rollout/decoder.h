@@ -41,6 +41,9 @@ class Decoder {
   // Bytes of keys and values of a pool block of 32 tokens, over 4.
   virtual int64_t block_elements() const = 0;
 
+  // From how many rows on a chunk of keys and values is better read once for all of them.
+  virtual int64_t sharing_threshold() const = 0;
+
   // Reads the model's weights. Called before the first step and whenever they have changed.
   virtual void load_weights() = 0;
   // Gives back memory for weights and blocks; load_weights() comes before the next step.
@@ -59,7 +62,8 @@ class Decoder {
   virtual std::vector<float> logprobs(const std::vector<LogprobQuery>& queries) = 0;
 };
 
-std::unique_ptr<Decoder> make_cpu_decoder(const Model& model);
+// `bf16_panels`: a float32 model's weights are read as bfloat16, its arithmetic stays float32.
+std::unique_ptr<Decoder> make_cpu_decoder(const Model& model, bool bf16_panels = false);
 #ifdef STEPWARD_CUDA
 std::unique_ptr<Decoder> make_cuda_decoder(const Model& model);
 #endif

@@ -89,8 +89,8 @@ bool same_params(const kernels::SamplingParams& a, const kernels::SamplingParams
 struct DrawGroup {
   const kernels::SamplingParams* params;
   const std::vector<int32_t>* barred;
-  std::vector<HiddenRef> refs;               // distinct
-  std::vector<std::vector<size_t>> draws;    // [refs] indices of queries
+  std::vector<HiddenRef> refs;             // distinct
+  std::vector<std::vector<size_t>> draws;  // [refs] indices of queries
   std::map<std::pair<bool, int64_t>, size_t> known;
   int64_t barred_at = 0, addresses_at = 0;  // in the parcel
 };

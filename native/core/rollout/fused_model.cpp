@@ -7,15 +7,10 @@
 #include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
 
+#include "core/lora.h"
+
 namespace stepward {
 namespace {
-
-// The weight a forward pass applies: with the adapter merged in (arXiv 2106.09685 eq. 3).
-at::Tensor merged_weight(const Linear& linear) {
-  if (!linear.lora) return linear.weight.detach();
-  const at::Tensor delta = at::mm(linear.lora->b.detach().to(at::kFloat), linear.lora->a.detach().to(at::kFloat));
-  return (linear.weight.detach().to(at::kFloat) + delta * linear.lora->scale).to(linear.weight.scalar_type());
-}
 
 FusedLinear fuse(const std::vector<const Linear*>& parts) {
   std::vector<at::Tensor> weights, biases;

@@ -1,5 +1,5 @@
-// A model's weights as the CUDA decoder reads them: linear layers that share an input fused into one, adapters merged in,
-// norms and biases in float32. The CPU's counterpart is packed_model.h.
+// A model's weights as the CUDA decoder reads them: linear layers that share an input fused into one, adapters merged
+// in, norms and biases in float32. The CPU's counterpart is packed_model.h.
 #pragma once
 
 #include <vector>

@@ -3,10 +3,9 @@
 #include <algorithm>
 
 #include <ATen/Parallel.h>
-#include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/mm.h>
 
+#include "core/lora.h"
 #include "core/tensors.h"
 #include "kernels/panels.h"
 
@@ -19,17 +18,9 @@ std::vector<float> floats_or_none(const at::Tensor& tensor) {
   return tensor.defined() ? to_floats(tensor) : std::vector<float>();
 }
 
-// The weight a forward pass applies: with the adapter merged in (y += scale (x A^T) B^T).
-at::Tensor effective_weight(const Linear& linear) {
-  if (!linear.lora) return linear.weight.detach();
-  const at::Tensor delta = at::mm(linear.lora->b.detach().to(at::kFloat), linear.lora->a.detach().to(at::kFloat));
-  return (linear.weight.detach().to(at::kFloat) + delta * linear.lora->scale).to(linear.weight.scalar_type());
-}
-
-PackedLinear pack(const std::vector<const Linear*>& parts) {
+PackedLinear pack(const std::vector<const Linear*>& parts, bool bf16) {
   PackedLinear packed;
   packed.inputs = parts[0]->weight.size(1);
-  const bool bf16 = parts[0]->weight.scalar_type() == at::kBFloat16;
   packed.panel_stride = kPanel * (bf16 ? packed.inputs + packed.inputs % 2 : packed.inputs);
   bool biased = false;
   for (const Linear* part : parts) {
@@ -40,7 +31,7 @@ PackedLinear pack(const std::vector<const Linear*>& parts) {
   if (biased) packed.bias.assign(packed.columns, 0.0f);
   int64_t panel = 0;
   for (const Linear* part : parts) {
-    const at::Tensor weight = effective_weight(*part).contiguous();
+    const at::Tensor weight = merged_weight(*part).to(bf16 ? at::kBFloat16 : at::kFloat).contiguous();
     const int64_t rows = weight.size(0), columns = packed.inputs, panels = kernels::panels_of(rows);
     if (part->bias.defined()) {
       const std::vector<float> bias = to_floats(part->bias.detach());
@@ -65,17 +56,17 @@ PackedLinear pack(const std::vector<const Linear*>& parts) {
 
 }  // namespace
 
-PackedModel pack_model(const Model& model) {
+PackedModel pack_model(const Model& model, bool bf16) {
   PackedModel packed;
-  packed.bf16 = model.dtype() == at::kBFloat16;
+  packed.bf16 = bf16;
   for (const LayerWeights& w : model.layers()) {
     packed.layers.push_back({to_floats(w.input_norm.detach()), to_floats(w.post_attention_norm.detach()),
-                             floats_or_none(w.q_norm), floats_or_none(w.k_norm), pack({&w.q, &w.k, &w.v}),
-                             pack({&w.o}), pack({&w.gate, &w.up}), pack({&w.down})});
+                             floats_or_none(w.q_norm), floats_or_none(w.k_norm), pack({&w.q, &w.k, &w.v}, bf16),
+                             pack({&w.o}, bf16), pack({&w.gate, &w.up}, bf16), pack({&w.down}, bf16)});
   }
   packed.final_norm = to_floats(model.final_norm().detach());
   const Linear head{model.head(), {}, {}};
-  packed.head = pack({&head});
+  packed.head = pack({&head}, bf16);
   packed.embedding = model.embedding().detach();
   return packed;
 }

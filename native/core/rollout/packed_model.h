@@ -1,5 +1,5 @@
 // A model's weights as the CPU rollout engine reads them: linear layers as panels, those that share an input side by side,
-// adapters merged in. float32 models have f32 panels; bfloat16 ones have bf16 panels.
+// adapters merged in. float32 models have f32 panels, or bf16 ones where that is asked for; bfloat16 ones have bf16 panels.
 #pragma once
 
 #include <cstdint>
@@ -26,13 +26,13 @@ struct PackedLayer {
 };
 
 struct PackedModel {
-  bool bf16 = false;
+  bool bf16 = false;  // the panels
   std::vector<PackedLayer> layers;
   std::vector<float> final_norm;
   PackedLinear head;
   at::Tensor embedding;  // [vocab, hidden] in the model's dtype, shared with it
 };
 
-PackedModel pack_model(const Model& model);
+PackedModel pack_model(const Model& model, bool bf16);
 
 }  // namespace stepward

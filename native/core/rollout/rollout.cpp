@@ -12,11 +12,11 @@
 namespace stepward {
 namespace {
 
-std::unique_ptr<Decoder> make_decoder(const Model& model) {
+std::unique_ptr<Decoder> make_decoder(const Model& model, const RolloutOptions& options) {
 #ifdef STEPWARD_CUDA
   if (model.device().is_cuda()) return make_cuda_decoder(model);
 #endif
-  return make_cpu_decoder(model);
+  return make_cpu_decoder(model, options.bf16_panels);
 }
 
 // Several results into one, in their order; the first failure is the whole's.
@@ -65,7 +65,7 @@ std::shared_ptr<const Sampling> compile_sampling(const Model& model, const Token
 Rollout::State::State(const Model& m, const RolloutOptions& o)
     : model(m),
       options(o),
-      decoder(make_decoder(m)),
+      decoder(make_decoder(m, o)),
       tree(*decoder, o.kv_budget_bytes),
       scheduler(m, *decoder, tree, o) {}
 

@@ -33,6 +33,7 @@ Scheduler::Scheduler(const Model& model, Decoder& decoder, SegmentTree& tree, co
     : model_(model), decoder_(decoder), tree_(tree), options_(options) {
   const std::set<int64_t> distinct(model.config().window.begin(), model.config().window.end());
   windows_.assign(distinct.begin(), distinct.end());
+  least_shared_ = options.share ? decoder.sharing_threshold() : std::numeric_limits<int64_t>::max();
 }
 
 void Scheduler::add(std::unique_ptr<Task> task) {
@@ -173,7 +174,7 @@ bool Scheduler::plan_span(Segment* segment, int64_t to, bool decode) {
 void Scheduler::run() {
   if (spans_.empty()) return;
   const double start = now();
-  const StepPlan plan = plan_step(spans_, options_.share, windows_);
+  const StepPlan plan = plan_step(spans_, least_shared_, windows_);
   decoder_.run(plan);
   int64_t row = 0;
   for (const StepSpan& span : spans_) {

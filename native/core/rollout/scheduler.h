@@ -56,6 +56,7 @@ class Scheduler {
   SegmentTree& tree_;
   const RolloutOptions options_;
   std::vector<int64_t> windows_;
+  int64_t least_shared_;
   std::map<Key, std::unique_ptr<Task>> tasks_;
   int64_t next_sequence_ = 0;
   uint64_t step_ = 0;

@@ -153,9 +153,12 @@ bool SegmentTree::make_room(int64_t blocks) {
     if (a->start != b->start) return a->start > b->start;
     return a->blocks.front() < b->blocks.front();
   });
+  // While at it some more of what nobody holds, so that a full pool does not mean a search through it for every block.
+  const int64_t enough = std::max(blocks, pool_.capacity() / 16);
   for (Segment* segment : losers) {
-    if (pool_.available() >= blocks) break;
+    if (pool_.available() >= enough) break;
     if (!segments_.contains(segment)) continue;  // gone with the last one below it
+    if (pool_.available() >= blocks && eviction_class(*segment) > 0) break;
     evicted_tokens_ += segment->computed;
     drop_memory(segment);
     drop_if_idle(segment);

@@ -15,8 +15,9 @@ namespace stepward {
 // Rows of a step that is padded to one of a few shapes.
 constexpr int64_t kSmallStep = 256;
 
-// How kernels are launched: rows, and pieces of attention work (kernels/segment_attention.h). Steps of at most kSmallStep
-// rows are padded to 1, 2, 4, 8, 16, 32, 48, ... rows and to one of a few numbers of pieces; larger ones are as they are.
+// How kernels are launched: rows, and pieces of attention work (kernels/segment_attention.h). Steps of at most
+// kSmallStep rows are padded to 1, 2, 4, 8, 16, 32, 48, ... rows and to one of a few numbers of pieces; larger ones are
+// as they are.
 struct StepShape {
   int64_t rows, pieces;
   bool small() const { return rows <= kSmallStep; }

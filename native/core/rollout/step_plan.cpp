@@ -28,13 +28,10 @@ int64_t chunks_of(int64_t tokens) {
 
 class Planner {
  public:
-  Planner(StepPlan& plan, bool share) : plan_(plan), share_(share) {}
+  explicit Planner(StepPlan& plan) : plan_(plan) {}
 
   void add(const StepSpan& span) {
     const std::vector<Segment*> path = path_of(span.segment);
-    if (!share_) {
-      for (Segment* segment : path) segment->first_item = -1;
-    }
     for (int64_t i = span.from; i < span.to; ++i) add_row(span, path, i);
     for (Segment* segment : path) touched_.push_back(segment);
   }
@@ -70,18 +67,38 @@ class Planner {
   }
 
   StepPlan& plan_;
-  const bool share_;
   std::vector<Item> items_;
   std::vector<Segment*> touched_;
 };
 
+// The item cut where its rows go from one segment to the next.
+void cut(const Item& item, const std::vector<int32_t>& span_of_row, std::vector<Item>& out) {
+  for (const Entry& entry : item.entries) {
+    const bool same = !out.empty() && out.back().segment == item.segment && out.back().chunk == item.chunk &&
+                      span_of_row[out.back().entries.back().row] == span_of_row[entry.row];
+    if (!same) out.push_back({item.segment, item.chunk, {}});
+    out.back().entries.push_back(entry);
+  }
+}
+
 }  // namespace
 
-StepPlan plan_step(const std::vector<StepSpan>& spans, bool share, const std::vector<int64_t>& windows) {
+StepPlan plan_step(const std::vector<StepSpan>& spans, int64_t least_shared, const std::vector<int64_t>& windows) {
   StepPlan plan;
-  Planner planner(plan, share);
-  for (const StepSpan& span : spans) planner.add(span);
-  std::vector<Item> items = planner.finish();
+  Planner planner(plan);
+  std::vector<int32_t> span_of_row;
+  for (size_t s = 0; s < spans.size(); ++s) {
+    planner.add(spans[s]);
+    span_of_row.resize(plan.num_rows(), static_cast<int32_t>(s));
+  }
+  std::vector<Item> items;
+  for (Item& item : planner.finish()) {
+    if (static_cast<int64_t>(item.entries.size()) >= least_shared) {
+      items.push_back(std::move(item));
+    } else {
+      cut(item, span_of_row, items);
+    }
+  }
   // Long items first: the last one to be taken should be short.
   std::stable_sort(items.begin(), items.end(),
                    [](const Item& a, const Item& b) { return a.entries.size() > b.entries.size(); });

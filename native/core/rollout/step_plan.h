@@ -37,8 +37,8 @@ struct StepSpan {
 };
 
 // Every segment's blocks must reach to the end of its span, and what lies above a span must be computed or be a span
-// before it. With `share` a chunk is one item for all rows below it; without, one for each span. `windows`: the distinct
-// sliding windows of the model's layers.
-StepPlan plan_step(const std::vector<StepSpan>& spans, bool share, const std::vector<int64_t>& windows);
+// before it. A chunk that at least `least_shared` rows see is one item for all of them; else one for each segment's rows.
+// `windows`: the distinct sliding windows of the model's layers.
+StepPlan plan_step(const std::vector<StepSpan>& spans, int64_t least_shared, const std::vector<int64_t>& windows);
 
 }  // namespace stepward

@@ -40,7 +40,7 @@ enum class Finish : uint8_t { stop = 0, eos = 1, length = 2 };
 using NodeId = int64_t;
 
 struct Candidate {
-  NodeId node = 0;  // what was sampled, to continue from or to release; 0 where it was not kept
+  NodeId node = 0;                       // what was sampled, to continue from or to release; 0 where it was not kept
   std::vector<int32_t> tokens;           // EOS and stop tokens included
   std::vector<float> logprobs;           // [tokens] raw: temperature 1, nothing truncated
   std::vector<float> sampling_logprobs;  // [tokens] of the distribution drawn from
@@ -61,6 +61,9 @@ struct RolloutOptions {
   int64_t kv_budget_bytes = int64_t{2} << 30;
   // Off: a chunk of keys and values is read once for each row below it, and nothing is looked up. For measurements.
   bool share = true;
+  // A float32 model's weights are read as bfloat16, with float32 arithmetic (CPU): half the memory traffic where few
+  // rows are decoded, at the price of rounded weights. bfloat16 models are not concerned.
+  bool bf16_panels = false;
   // Prompt tokens of one step: what a cancelled request or another's next token may have to wait for.
   int64_t step_tokens = 512;
 };
@@ -84,7 +87,8 @@ class Rollout {
   Rollout(const Model& model, const RolloutOptions& options);
   ~Rollout();
 
-  // ---- The tree. Throws TOKEN_OUT_OF_RANGE, CONTEXT_TOO_LONG, INVALID_ARGUMENT (no token), HANDLE_INVALID (no such node).
+  // ---- The tree. Throws TOKEN_OUT_OF_RANGE, CONTEXT_TOO_LONG, INVALID_ARGUMENT (no token), HANDLE_INVALID (no such
+  // node).
 
   // The root with these tokens; one that is there already is found again.
   NodeId open(const std::vector<int32_t>& tokens);
@@ -135,8 +139,8 @@ class Rollout {
 
 struct GenerateRequest {
   Forest forest;
-  std::vector<int32_t> nodes;  // [N] segments to continue after
-  int32_t samples = 1;         // rows per node
+  std::vector<int32_t> nodes;       // [N] segments to continue after
+  int32_t samples = 1;              // rows per node
   std::vector<uint64_t> tree_keys;  // [N] random stream of each node's tree
   std::vector<int32_t> steps;       // [N] step index within the tree, part of the random stream
   int32_t first_candidate = 0;      // sample s of a node is candidate first_candidate + s
@@ -170,8 +174,8 @@ struct ScoreResult {
   int64_t computed_tokens = 0;
 };
 
-// Log-probs of all tokens of the segments marked in `scored` [S], each conditioned on its path. A root's first token has
-// none (nothing predicts it).
+// Log-probs of all tokens of the segments marked in `scored` [S], each conditioned on its path. A root's first token
+// has none (nothing predicts it).
 ScoreResult score(Rollout& rollout, const Forest& forest, const std::vector<uint8_t>& scored,
                   const std::shared_ptr<const CancelFlag>& cancel);
 

@@ -1,6 +1,6 @@
 // Teacher-forced log-probs of a forest's tokens with gradients, never building a [tokens, vocab] matrix. One op serves
-// policy and reference, so that a policy equal to its reference gives margins of exactly zero. Scoring without gradients
-// is the rollout engine's (rollout.h).
+// policy and reference, so that a policy equal to its reference gives margins of exactly zero. Scoring without
+// gradients is the rollout engine's (rollout.h).
 #pragma once
 
 #include <cstdint>

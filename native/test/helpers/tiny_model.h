@@ -80,7 +80,8 @@ inline std::vector<int32_t> path_tokens(const Forest& forest, int32_t segment) {
 
 // Log-probs of the marked segments' tokens by the differentiable forward pass over the whole forest: the twin of the
 // rollout engine. [T], NaN where a token has none.
-inline std::vector<float> forward_logprobs(const Model& model, const Forest& forest, const std::vector<uint8_t>& scored) {
+inline std::vector<float> forward_logprobs(const Model& model, const Forest& forest,
+                                           const std::vector<uint8_t>& scored) {
   at::NoGradGuard no_grad;
   std::vector<float> logprobs(forest.tokens.size(), std::numeric_limits<float>::quiet_NaN());
   const ForestLogprobs result = forest_logprobs(model, forest, scored);
