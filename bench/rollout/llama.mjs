@@ -14,7 +14,9 @@ async function sample(sequence, prompt, count, job) {
   const options = {
     temperature: job.temperature,
     topP: job.top_p,
-    topK: 0, // the whole vocabulary, like the other engines
+    // The whole vocabulary, like the other engines: node-llama-cpp would take 40. llama.cpp then sorts all of it, and cuts at
+    // top-p before it divides by the temperature.
+    topK: 0,
     seed: job.seed,
     yieldEogToken: true,
   };
@@ -61,5 +63,5 @@ const { getLlama } = await import(pathToFileURL(path.resolve(folder, 'dist/index
 const llama = await getLlama({ gpu: false, build: 'never', maxThreads: Number(threads), logLevel: 'error' });
 const model = await llama.loadModel({ modelPath: path.resolve(file) });
 const result = await decode(model, job, Number(threads));
-await llama.dispose();
 console.log(`\n${JSON.stringify(result)}`);
+await llama.dispose();

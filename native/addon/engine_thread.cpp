@@ -94,9 +94,12 @@ JobPtr EngineThread::next(bool wait) {
   return job;
 }
 
-void EngineThread::drain() {
-  while (!abandoned_ && step_()) {
+bool EngineThread::drain(const Job& waiting) {
+  while (!abandoned_) {
+    if (waiting.cancel && waiting.cancel->cancelled()) return false;
+    if (!step_()) return true;
   }
+  return false;
 }
 
 // Jobs first, so that what they start joins the next step.
@@ -113,8 +116,7 @@ void EngineThread::loop() {
     if (job->overlaps) {
       stepping = true;
     } else if (stepping) {
-      drain();
-      stepping = false;
+      stepping = !drain(*job);  // a job cancelled meanwhile does nothing but say so
     }
     run(*job);
     if (!job->ends_later || (job->failure && !job->ended)) done_(std::move(job));  // a start that failed is an end

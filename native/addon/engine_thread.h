@@ -45,7 +45,8 @@ class EngineThread {
 
  private:
   void loop();
-  void drain();
+  // Steps until what is in flight has ended, or `waiting` was cancelled meanwhile. True where nothing is left.
+  bool drain(const Job& waiting);
   // The next job; null where there is none and `wait` is false, or where none will come.
   JobPtr next(bool wait);
 

@@ -13,7 +13,8 @@
 
 namespace stepward::addon {
 
-// Made and destroyed on the JS thread (it holds JavaScript references); `run` alone is called on the engine thread.
+// Made on the JS thread, and destroyed there where it holds JavaScript references (on_progress); `run` alone is called
+// on the engine thread.
 struct Job {
   std::function<void()> run;
   std::function<Napi::Value(Napi::Env)> result;  // after a run that did not throw

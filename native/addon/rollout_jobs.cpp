@@ -1,6 +1,7 @@
 // The rollout engine's verbs. Nodes are numbered on the JS thread, so that a caller can go on at once with a node that
 // the engine thread has yet to make; where making it fails, whoever uses it is told why. Requests overlap: they join
 // the engine's next step, and their promises settle when the engine is done with them.
+#include <cmath>
 #include <utility>
 
 #include "addon/convert.h"
@@ -15,7 +16,17 @@ namespace stepward::addon {
 namespace {
 
 constexpr int64_t kInt32Max = std::numeric_limits<int32_t>::max();
+constexpr int64_t kMostSamples = 1 << 20;  // of a node; more would not fit the memory for their numbers
 constexpr int64_t kSafeInteger = (int64_t{1} << 53) - 1;
+
+NodeId node_of(const Engine& engine, int64_t number);
+
+// All of them before any request starts: one that cannot be used fails the whole at once.
+std::vector<NodeId> nodes_of(const Engine& engine, const std::vector<int64_t>& numbers) {
+  std::vector<NodeId> ids;
+  for (const int64_t number : numbers) ids.push_back(node_of(engine, number));
+  return ids;
+}
 
 NodeId node_of(const Engine& engine, int64_t number) {
   const auto it = engine.nodes.find(number);
@@ -62,7 +73,7 @@ Napi::Value request(const Napi::CallbackInfo& info, Engine& engine, std::shared_
 std::vector<int64_t> read_nodes(const Napi::Value& value, const char* name) {
   std::vector<int64_t> numbers;
   for (const double number : Field(value, name).array<double>()) {
-    if (!(number >= 1 && number <= static_cast<double>(kSafeInteger)))
+    if (!(number >= 1 && number <= static_cast<double>(kSafeInteger) && number == std::floor(number)))
       fail(ErrorCode::HANDLE_INVALID, name, ": expected numbers of nodes, got ", number);
     numbers.push_back(static_cast<int64_t>(number));
   }
@@ -173,7 +184,7 @@ Napi::Value rollout_fork(const Napi::CallbackInfo& info) {
   const Field field(info[2], "request");
   const std::vector<int64_t> nodes = read_nodes(info[1], "nodes");
   ForkRequest fork;
-  fork.samples = static_cast<int32_t>(field["samples"].integer(1, kInt32Max));
+  fork.samples = static_cast<int32_t>(field["samples"].integer(1, kMostSamples));
   fork.first_candidate = static_cast<int32_t>(field["firstCandidate"].integer(0, kInt32Max));
   fork.sampling = read_sampling(field);
   const auto tree_keys = field["treeKeys"].array<uint64_t>(nodes.size(), "one per node");
@@ -201,9 +212,10 @@ Napi::Value rollout_fork(const Napi::CallbackInfo& info) {
           }
           done(std::move(all), failure);
         };
-        start_parts<Fork>(nodes.size(), finish, [&](size_t i, const auto& end) {
+        const std::vector<NodeId> ids = nodes_of(engine, nodes);
+        start_parts<Fork>(ids.size(), finish, [&](size_t i, const auto& end) {
           ForkRequest part = fork;
-          part.node = node_of(engine, nodes[i]);
+          part.node = ids[i];
           part.tree_key = tree_keys[i];
           part.step = steps[i];
           rollout.fork(part, engine.token_bytes, priority, cancel, end);
@@ -245,8 +257,9 @@ Napi::Value rollout_readout(const Napi::CallbackInfo& info) {
       info, engine, cancel,
       [&engine, nodes = read_nodes(info[1], "nodes"), labels = Field(info[2], "labels").array<int32_t>(),
        priority = read_priority(info[3]), cancel](Rollout& rollout, auto done) {
-        start_parts<std::vector<float>>(nodes.size(), joining(std::move(done)), [&](size_t i, const auto& end) {
-          rollout.readout(node_of(engine, nodes[i]), {{}}, labels, priority, cancel, end);
+        const std::vector<NodeId> ids = nodes_of(engine, nodes);
+        start_parts<std::vector<float>>(ids.size(), joining(std::move(done)), [&](size_t i, const auto& end) {
+          rollout.readout(ids[i], {{}}, labels, priority, cancel, end);
         });
       },
       [](Napi::Env env, const std::vector<float>& values) { return to_js(env, values); });

@@ -252,29 +252,97 @@ TEST(Rollout, SampledLogprobsAreTheScoresOfTheSameTokens) {
   expect_near(scores, candidates[1].logprobs, 2e-6);
 }
 
-// w = 6, header 300, problem and steps 500, step 80, tail 20, both orders: 29,400 prompt tokens without sharing.
+// w = 6, header 300, problem and steps 500, step 80, tail 20, both orders: 29,400 prompt tokens a problem without
+// sharing. The header is every problem's.
 TEST(Rollout, AJudgeTreeComputesEveryPrefixOnce) {
   const auto model = tiny_model("llama", "\"max_position_embeddings\": 2048");
   std::mt19937 random(1);
   Rollout rollout(*model, {});
-  const auto header = random_ids(random, 300), problem = random_ids(random, 500), tail = random_ids(random, 20);
-  std::vector<std::vector<int32_t>> steps;
-  for (int i = 0; i < 6; ++i) steps.push_back(random_ids(random, 80));
-  const NodeId head = rollout.open(header), trunk = rollout.append(head, problem);
+  const auto header = random_ids(random, 300), tail = random_ids(random, 20);
+  constexpr int64_t kProblems = 3;
   std::vector<float> got;
-  for (int a = 0; a < 6; ++a) {
-    const NodeId first = rollout.append(trunk, steps[a]);
-    for (int b = 0; b < 6; ++b) {
-      if (a == b) continue;
-      rollout.readout(first, {joined(steps[b], tail)}, {1, 2}, 0, kNever, into(got));
+  for (int64_t p = 0; p < kProblems; ++p) {
+    const NodeId head = rollout.open(header), trunk = rollout.append(head, random_ids(random, 500));
+    std::vector<std::vector<int32_t>> steps;
+    for (int i = 0; i < 6; ++i) steps.push_back(random_ids(random, 80));
+    for (int a = 0; a < 6; ++a) {
+      const NodeId first = rollout.append(trunk, steps[a]);
+      for (int b = 0; b < 6; ++b) {
+        if (a != b) rollout.readout(first, {joined(steps[b], tail)}, {1, 2}, p, kNever, into(got));
+      }
+      rollout.release(first);
     }
-    rollout.release(first);
+    rollout.release(trunk);
+    rollout.release(head);
   }
   rollout.drain();
   const RolloutCounters counters = rollout.counters();
-  EXPECT_EQ(counters.prompt_tokens_prefix_free, 29400);
-  EXPECT_LE(counters.prompt_tokens_computed, 4100 + 180);
-  EXPECT_EQ(counters.prompt_tokens_computed, 300 + 500 + 6 * 80 + 30 * 100);
+  EXPECT_EQ(counters.prompt_tokens_prefix_free, kProblems * 29400);
+  EXPECT_EQ(counters.prompt_tokens_computed, 300 + kProblems * (500 + 6 * 80 + 30 * 100));
+  EXPECT_LE(counters.prompt_tokens_computed, kProblems * 4100);
+}
+
+// Several requests at once, whose priorities, ends and cancellations fall as they will, under a budget that makes them
+// take memory from each other.
+TEST(Rollout, RequestsInFlightTogetherGiveWhatTheyGiveAlone) {
+  const auto model = tiny_model("qwen3");
+  for (int round = 0; round < 8; ++round) {
+    std::mt19937 random(900 + round);
+    RolloutOptions options;
+    options.step_tokens = 5 + static_cast<int64_t>(random() % 40);
+    options.kv_budget_bytes = (8 + static_cast<int64_t>(random() % 20)) * block_bytes(*model);
+    Rollout rollout(*model, options);
+    struct Asked {
+      std::vector<int32_t> path;
+      std::shared_ptr<CancelFlag> cancel = std::make_shared<CancelFlag>();
+      std::vector<Candidate> candidates;
+      std::vector<float> values;
+      bool ended = false, failed = false;
+    };
+    std::vector<std::unique_ptr<Asked>> all;
+    std::vector<int32_t> shared = random_ids(random, 20);
+    for (int i = 0; i < 30; ++i) {
+      const NodeId root = rollout.open(shared);
+      const auto own = random_ids(random, 1 + static_cast<int>(random() % 30));
+      const NodeId node = rollout.append(root, own);
+      rollout.release(root);
+      all.push_back(std::make_unique<Asked>());
+      Asked& asked = *all.back();
+      asked.path = joined(shared, own);
+      const int64_t priority = static_cast<int64_t>(random() % 5);
+      if (i % 3 == 0) {
+        rollout.readout(node, {{}}, {3, 4}, priority, asked.cancel,
+                        [&asked](std::vector<float> values, const std::exception_ptr& error) {
+                          asked.values = std::move(values);
+                          asked.ended = true;
+                          asked.failed = error != nullptr;
+                        });
+      } else {
+        rollout.fork(fork_of(node, 3, i), {}, priority, asked.cancel,
+                     [&rollout, &asked](std::vector<Candidate> candidates, const std::exception_ptr& error) {
+                       for (const Candidate& candidate : candidates) rollout.release(candidate.node);
+                       asked.candidates = std::move(candidates);
+                       asked.ended = true;
+                       asked.failed = error != nullptr;
+                     });
+      }
+      rollout.release(node);  // the request keeps it
+      for (size_t steps = random() % 4; steps > 0; --steps) rollout.step();
+      if (random() % 4 == 0) all[random() % all.size()]->cancel->cancel();
+    }
+    rollout.drain();
+    for (const auto& asked : all) {
+      ASSERT_TRUE(asked->ended);
+      if (asked->failed) {
+        EXPECT_TRUE(asked->cancel->cancelled());
+        continue;
+      }
+      for (const Candidate& candidate : asked->candidates)
+        expect_near(candidate.logprobs, plain_logprobs(*model, asked->path, candidate.tokens), 2e-5);
+      if (!asked->values.empty()) expect_near({asked->values[0]}, plain_logprobs(*model, asked->path, {3}), 2e-5);
+    }
+    EXPECT_EQ(rollout.counters().live_segments, 0);
+  }
 }
 
 TEST(Rollout, NewWeightsMakeEverythingStale) {
@@ -403,15 +471,19 @@ TEST(Rollout, NanKeysAndValuesDoNotOutliveTheirRequest) {
   const auto read = [&] {
     const NodeId root = rollout.open({1, 2, 3});
     std::vector<float> got;
-    rollout.readout(root, {{}}, {5}, 0, kNever, into(got));
+    std::exception_ptr failure;
+    rollout.readout(root, {{}}, {5}, 0, kNever, [&](std::vector<float> values, const std::exception_ptr& error) {
+      got = std::move(values);
+      failure = error;
+    });
     rollout.drain();
     rollout.release(root);
-    return got.at(0);
+    return failure ? std::numeric_limits<float>::infinity() : got.at(0);
   };
   const float before = read();
   weight.fill_(std::numeric_limits<float>::quiet_NaN());
   model->weights_changed();
-  EXPECT_TRUE(std::isnan(read()));
+  EXPECT_EQ(read(), std::numeric_limits<float>::infinity());  // NUMERICAL, not a NaN to compare
   weight.copy_(sound);
   model->weights_changed();
   EXPECT_EQ(read(), before);  // in the very block

@@ -3,7 +3,7 @@
 
 import type { NodeNumber } from '../native/types.js';
 import { type Expansion, expand } from './expand.js';
-import { fullness, type ProblemSearch } from './problem-search.js';
+import { fullness, openPrompt, type ProblemSearch } from './problem-search.js';
 import { select } from './select.js';
 import type { Candidate, SearchTree } from './types.js';
 
@@ -18,7 +18,7 @@ export async function greedy(search: ProblemSearch): Promise<SearchTree> {
   const { policy, problem, promptIds } = search;
   const nodes = policy.engine.tree;
   const tree: SearchTree = { ...problem, promptIds, steps: [], discarded: [], rollbacks: 0, finish: 'eos' };
-  const open = { tree, trunk: [nodes.open(promptIds)] };
+  const open = { tree, trunk: [openPrompt(search)] };
   try {
     // Visits never go back, so a step tried again after a rollback draws fresh candidates.
     for (let visit = 0; ; visit++) {

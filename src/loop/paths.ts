@@ -4,7 +4,7 @@
 import { mostWins } from '../judge/tally.js';
 import type { NodeNumber } from '../native/types.js';
 import { type Expansion, expand } from './expand.js';
-import { fullness, type PartialSolution, type ProblemSearch } from './problem-search.js';
+import { fullness, openPrompt, type PartialSolution, type ProblemSearch } from './problem-search.js';
 import { goesFirst, pairWith, sameIds } from './select.js';
 import type { Candidate, SearchStep, SearchTree } from './types.js';
 
@@ -42,7 +42,7 @@ export class Paths {
 
   constructor(search: ProblemSearch) {
     this.#search = search;
-    const node = search.policy.engine.tree.open(search.promptIds);
+    const node = openPrompt(search);
     this.#held.add(node);
     this.root = { node, steps: [], last: undefined, shares: 0, ended: false };
   }

@@ -49,6 +49,19 @@ export interface PartialSolution {
 /** Grows the tree of one problem. It must not depend on the other problems, and leaves no node held. */
 export type Strategy = (search: ProblemSearch) => Promise<SearchTree>;
 
+/** The engine's node of the prompt, below a header that all problems share. */
+export function openPrompt({ policy, promptIds }: ProblemSearch): NodeNumber {
+  const { tree } = policy.engine;
+  const [first, ...rest] = policy.prompts.solveParts(promptIds);
+  let node = tree.open(first as number[]);
+  for (const part of rest) {
+    const above = node;
+    node = tree.append(above, part);
+    tree.release([above]); // what lies below keeps it
+  }
+  return node;
+}
+
 /** Tokens of the prompt and the steps after it. */
 export function lengthOf({ promptIds }: ProblemSearch, steps: PartialSolution['steps']): number {
   return steps.reduce((sum, ids) => sum + ids.length, promptIds.length);

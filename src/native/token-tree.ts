@@ -2,6 +2,7 @@
 // many trees at once. Calls that make or release nodes return at once; a node that could not be made (a token out of range,
 // a path too long) fails what uses it.
 
+import { StepwardError } from '../errors.js';
 import { callNative } from './call.js';
 import { withSharedCancel } from './cancel.js';
 import type { ForestData, NativeAddon, NativeHandle, RolloutCounters } from './contract.js';
@@ -39,15 +40,23 @@ export class TokenTree implements TokenTreeLike {
     this.#addon.rolloutRelease(this.#engine, Float64Array.from(nodes));
   }
 
-  /** Keeps one candidate of a fork and releases the others. */
-  commit(node: NodeNumber, { firstNode, finish }: Pick<ForkResult, 'firstNode' | 'finish'>): void {
+  /** Keeps one candidate of a fork, or none, and releases the others. Throws INVALID_ARGUMENT for a node of another fork. */
+  commit(node: NodeNumber | undefined, { firstNode, finish }: Pick<ForkResult, 'firstNode' | 'finish'>): void {
     const nodes = Array.from(finish, (_, i) => firstNode + i);
+    if (node !== undefined && !nodes.includes(node)) {
+      throw new StepwardError(
+        'INVALID_ARGUMENT',
+        `commit: expected a candidate of the fork (${firstNode} to ${firstNode + finish.length - 1}), got node ${node}`,
+      );
+    }
     this.release(nodes.filter((other) => other !== node));
   }
 
   /**
-   * Samples after each of the nodes; candidates are nodes and are held. Row r is node firstNode + r. Defaults as for
-   * Engine.generate.
+   * Samples after each of the nodes; candidates are nodes and are held. Row r = node * samples + sample is node
+   * firstNode + r; tokens, logprobs, samplingLogprobs and logKept hold its values at [offsets[r], offsets[r + 1]), log-probs in
+   * nats. Defaults as for Engine.generate. Rejects with CANCELLED, NUMERICAL (NaN logits), OUT_OF_MEMORY (a path longer
+   * than the budget for keys and values holds), CONTEXT_TOO_LONG, HANDLE_INVALID, or why a node could not be made.
    */
   fork(nodes: ArrayLike<NodeNumber>, request: ForkRequest, options: RequestOptions = {}): Promise<ForkResult> {
     const native = {
@@ -62,14 +71,14 @@ export class TokenTree implements TokenTreeLike {
     );
   }
 
-  /** Log-probs [nodes, labels] of each label as the next token after each node. */
+  /** Log-probs [nodes, labels], in nats, of each label as the next token after each node. Rejects as fork does. */
   readout(nodes: ArrayLike<NodeNumber>, labels: Int32Array, options: RequestOptions = {}): Promise<Float32Array> {
     return this.#request(options, (token) =>
       this.#addon.rolloutReadout(this.#engine, Float64Array.from(nodes), labels, options.priority ?? 0, token),
     );
   }
 
-  /** Log-probs of every token of each suffix after the node; suffixes are computed anew and not kept. */
+  /** Log-probs, in nats, of every token of each suffix after the node; suffixes are computed anew and not kept. Rejects as fork does. */
   async score(
     node: NodeNumber,
     suffixes: readonly ArrayLike<number>[],
@@ -78,7 +87,7 @@ export class TokenTree implements TokenTreeLike {
     const offsets = new Int32Array(suffixes.length + 1);
     for (const [i, ids] of suffixes.entries()) offsets[i + 1] = (offsets[i] as number) + ids.length;
     const tokens = new Int32Array(offsets[suffixes.length] as number);
-    for (const [i, ids] of suffixes.entries()) tokens.set(Int32Array.from(ids), offsets[i]);
+    for (const [i, ids] of suffixes.entries()) tokens.set(tokenIds(ids), offsets[i]);
     const values = await this.#request(options, (token) =>
       this.#addon.rolloutScore(this.#engine, node, tokens, offsets, options.priority ?? 0, token),
     );
@@ -96,6 +105,14 @@ export class TokenTree implements TokenTreeLike {
 }
 
 function single(ids: ArrayLike<number>): ForestData {
-  const tokens = Int32Array.from(ids);
+  const tokens = tokenIds(ids);
   return { tokens, offsets: Int32Array.of(0, tokens.length), parents: Int32Array.of(-1) };
+}
+
+/** Typed arrays wrap what does not fit; a wrapped id would be another token. */
+function tokenIds(ids: ArrayLike<number>): Int32Array {
+  const tokens = Int32Array.from(ids);
+  const bad = tokens.findIndex((token, i) => token !== ids[i]);
+  if (bad < 0) return tokens;
+  throw new StepwardError('TOKEN_OUT_OF_RANGE', `ids[${bad}]: expected a token id, got ${ids[bad]}`);
 }

@@ -67,7 +67,7 @@ export interface TokenTreeLike {
   append(node: NodeNumber, ids: ArrayLike<number>): NodeNumber;
   plant(forest: ForestData, parent?: NodeNumber): NodeNumber;
   release(nodes: ArrayLike<NodeNumber>): void;
-  commit(node: NodeNumber, fork: Pick<ForkResult, 'firstNode' | 'finish'>): void;
+  commit(node: NodeNumber | undefined, fork: Pick<ForkResult, 'firstNode' | 'finish'>): void;
   fork(nodes: ArrayLike<NodeNumber>, request: ForkRequest, options?: RequestOptions): Promise<ForkResult>;
   readout(nodes: ArrayLike<NodeNumber>, labels: Int32Array, options?: RequestOptions): Promise<Float32Array>;
   score(node: NodeNumber, suffixes: readonly ArrayLike<number>[], options?: RequestOptions): Promise<Float32Array[]>;

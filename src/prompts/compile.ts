@@ -32,8 +32,9 @@ export class CompiledPrompts {
   readonly #solve: CutTemplate<'problem'>;
   readonly #judge: CutTemplate<JudgeSlot>;
   readonly #bos: number[];
-  /** BOS and the judge template's text before its first slot, on their own. */
-  readonly #header: number[];
+  /** BOS and the text before a template's first slot, on their own. */
+  readonly #solveHeader: number[];
+  readonly #judgeHeader: number[];
   readonly #encoder: PieceEncoder;
   readonly #blank = new Map<number, boolean>();
 
@@ -58,7 +59,9 @@ export class CompiledPrompts {
     this.#encoder = new PieceEncoder(codec);
     this.#solve = this.#cut(format.solve, SOLVE_SLOTS);
     this.#judge = this.#cut(format.judge, JUDGE_SLOTS);
-    this.#header = [...this.#bos, ...this.#encoder.encode(this.#judge.texts[0] as string, { start: true })];
+    const header = (text = '') => [...this.#bos, ...this.#encoder.encode(text, { start: true })];
+    this.#solveHeader = header(this.#solve.texts[0]);
+    this.#judgeHeader = header(this.#judge.texts[0]);
   }
 
   /** What `make` gives, with the texts it needs encoded together: quick for many prompts. It must do nothing else. */
@@ -70,6 +73,11 @@ export class CompiledPrompts {
   solve(problem: string): number[] {
     const text = this.#solve.texts.join(problem.trim());
     return [...this.#bos, ...this.#encoder.encode(text, { start: true })];
+  }
+
+  /** What solve() gives, in the parts that prompts share: what stands before any problem, and the problem. */
+  solveParts(ids: number[]): number[][] {
+    return cutHeader(ids, this.#solveHeader);
   }
 
   /** The prompt a critique continues. `readout`: with the readout suffix, so that the next token is a label. */
@@ -118,20 +126,9 @@ export class CompiledPrompts {
     flush();
     if (readout) append(part, this.#encoder.encode(this.format.readout.suffix));
     cut();
-    return this.#cutHeader(parts);
-  }
-
-  /** Cuts the text before the problem off the first part, as far as the tokenizer keeps it apart from what follows. */
-  #cutHeader(parts: number[][]): number[][] {
     const [first, ...rest] = parts;
     if (!first || this.#judge.slots[0] !== 'problem') return parts;
-    const header = this.#header;
-    let shared = 0;
-    while (shared < header.length && header[shared] === first[shared]) shared++;
-    // Fewer than all but the last two: this problem changed how its header is tokenised.
-    const cut = header.length - 2;
-    if (cut < 1 || shared < cut || cut >= first.length) return parts;
-    return [first.slice(0, cut), first.slice(cut), ...rest];
+    return [...cutHeader(first, this.#judgeHeader), ...rest];
   }
 
   /** Ids of one written step: with its delimiter, or with EOS where it ends the solution. */
@@ -237,6 +234,16 @@ function leadingSpecials(codec: TextCodec): number[] {
     if (plain.every((id, i) => special[start + i] === id)) return special.slice(0, start);
   }
   return [];
+}
+
+/**
+ * Cuts the header off the first part of a prompt, as far as the tokenizer keeps it apart from what follows: it may join the
+ * header's last tokens with the problem's first. The cut depends on the prompt alone.
+ */
+function cutHeader(part: number[], header: readonly number[]): number[][] {
+  const cut = header.length - 2;
+  if (cut < 1 || cut >= part.length || header.slice(0, cut).some((id, i) => id !== part[i])) return [part];
+  return [part.slice(0, cut), part.slice(cut)];
 }
 
 function stepsOf(steps: JudgeView['steps']): readonly ArrayLike<number>[] {

@@ -189,7 +189,7 @@ class FakeTree implements TokenTreeLike {
     }
   }
 
-  commit(node: NodeNumber, { firstNode, finish }: Pick<ForkResult, 'firstNode' | 'finish'>): void {
+  commit(node: NodeNumber | undefined, { firstNode, finish }: Pick<ForkResult, 'firstNode' | 'finish'>): void {
     this.release(Array.from(finish, (_, i) => firstNode + i).filter((other) => other !== node));
   }
 

@@ -101,6 +101,8 @@ class CpuDecoder final : public Decoder {
   void release_memory() override {
     packed_ = PackedModel();
     memory_.clear();
+    for (std::vector<float>* buffer : {&x_, &qkv_, &gate_up_, &part_out_, &part_max_, &part_sum_}) *buffer = {};
+    for (Activations* buffer : {&normed_, &attended_, &activated_}) *buffer = {};
   }
 
   void run(const StepPlan& plan) override;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <limits>
 #include <set>
 
@@ -78,9 +79,18 @@ void Scheduler::fail_all(const std::exception_ptr& error) {
 void Scheduler::plan() {
   out_of_memory_ = false;
   prompt_rows_ = decode_rows_ = 0;
+  bool admitting = true;  // none is started before one that had to wait
   for (const auto& [key, task] : tasks_) {
-    if (prompt_rows_ >= options_.step_tokens && decode_rows_ >= kDecodeRows) break;
-    if (!task->started && !admit(*task)) break;
+    const bool no_prompts = prompt_rows_ >= options_.step_tokens, no_rows = decode_rows_ >= kDecodeRows;
+    if (no_prompts && no_rows) break;
+    if (!task->started) {
+      // More that samples than can be sampled at once would only hold memory.
+      const bool useless = no_prompts || (no_rows && task->kind == Task::Kind::sample);
+      if (!admitting || useless || !admit(*task)) {
+        admitting = false;
+        continue;
+      }
+    }
     pin(task->node);
     if (!plan_path(*task)) {
       if (out_of_memory_) break;
@@ -97,9 +107,9 @@ void Scheduler::plan() {
     const KvPool& pool = tree_.pool();
     finish(task, error_of(ErrorCode::OUT_OF_MEMORY,
                           "the budget for keys and values (" + std::to_string(pool.capacity() * pool.block_bytes()) +
-                              " bytes) holds " + std::to_string(pool.capacity() * kernels::kBlockTokens) +
-                              " tokens in blocks of 32, less than the path of " +
-                              std::to_string(task.node->end() + 1) + " tokens that is asked for; raise the budget"));
+                              " bytes) holds " + std::to_string(pool.capacity()) +
+                              " blocks of 32 tokens, less than a path of " + std::to_string(task.node->end() + 1) +
+                              " tokens needs whose segments each begin a block; raise the budget"));
   }
 }
 
@@ -180,10 +190,12 @@ void Scheduler::run() {
   for (const StepSpan& span : spans_) {
     row += span.to - span.from;
     Segment& segment = *span.segment;
+    // Last, as storing may fail: a complete segment has its hidden state.
+    if (span.to == segment.length()) {
+      segment.hidden_row = row - 1;
+      if (!segment.open && segment.hidden < 0) segment.hidden = decoder_.store_hidden(row - 1);
+    }
     segment.computed = span.to;
-    if (!segment.complete()) continue;
-    segment.hidden_row = row - 1;
-    if (!segment.open && segment.hidden < 0) segment.hidden = decoder_.store_hidden(row - 1);
   }
   const double seconds = now() - start, rows = static_cast<double>(prompt_rows_ + decode_rows_);
   ++counters_.steps;
@@ -321,7 +333,13 @@ void Scheduler::read() {
         targets[i].task->values[targets[i].at + static_cast<int64_t>(k)] = values[at++];
     }
   }
-  for (Task* task : over) finish(*task, nullptr);
+  for (Task* task : over) {
+    // A root's first token has no log-prob, and NaN says so.
+    const size_t first = task->kind == Task::Kind::score && task->node->parent == nullptr ? 1 : 0;
+    const bool bad = std::any_of(task->values.begin() + static_cast<int64_t>(first), task->values.end(),
+                                 [](float value) { return std::isnan(value); });
+    finish(*task, bad ? error_of(ErrorCode::NUMERICAL, "log-probs: the logits hold a NaN") : nullptr);
+  }
 }
 
 void Scheduler::finish(Task& task, std::exception_ptr error) {

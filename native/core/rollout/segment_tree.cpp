@@ -159,7 +159,7 @@ bool SegmentTree::make_room(int64_t blocks) {
     if (pool_.available() >= enough) break;
     if (!segments_.contains(segment)) continue;  // gone with the last one below it
     if (pool_.available() >= blocks && eviction_class(*segment) > 0) break;
-    evicted_tokens_ += segment->computed;
+    if (eviction_class(*segment) > 0) evicted_tokens_ += segment->computed;
     drop_memory(segment);
     drop_if_idle(segment);
   }

@@ -52,8 +52,8 @@ class Team {
       generation_.notify_all();
       return;
     }
-    // A stage's threads end within microseconds of each other: a short watch saves a trip through the kernel. A thread
-    // whose fellows have lost their core sleeps.
+    // A stage's threads end within microseconds of each other: a short watch (tens of microseconds) saves a trip through
+    // the kernel. A thread whose fellows have lost their core sleeps.
     for (int i = 0; i < kWatch; ++i) {
       if (generation_.load(std::memory_order_acquire) != generation) return;
 #ifdef __x86_64__

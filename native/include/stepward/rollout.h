@@ -73,7 +73,7 @@ struct RolloutCounters {
   int64_t prompt_tokens_computed = 0;     // run through the model, sampled tokens apart
   int64_t prompt_tokens_prefix_free = 0;  // what an engine without sharing would run: the whole path of every row
   int64_t sampled_tokens = 0;             // drawn
-  int64_t evicted_tokens = 0;             // whose keys and values were taken away under the budget
+  int64_t evicted_tokens = 0;             // needed or held, whose keys and values were taken away under the budget
   int64_t lookups = 0, hits = 0;          // of segments by their tokens, and those found with all computed
   int64_t steps = 0, decode_steps = 0;    // all, and those with rows that continue a sample
   int64_t decode_rows = 0;                // rows of such a kind, over all steps
@@ -102,6 +102,7 @@ class Rollout {
   // (CANCELLED, NUMERICAL, OUT_OF_MEMORY). Lower `priority` first: give a tree's requests one number and finish open
   // trees first. Arguments are checked at once, and throw.
 
+  // `token_bytes` must outlive the request.
   using ForkDone = std::function<void(std::vector<Candidate>, std::exception_ptr)>;
   void fork(const ForkRequest& request, const TokenBytes& token_bytes, int64_t priority,
             std::shared_ptr<const CancelFlag> cancel, ForkDone done);
@@ -135,7 +136,8 @@ class Rollout {
   std::unique_ptr<State> state_;
 };
 
-// ---- Whole forests at once, over the same engine.
+// ---- Whole forests at once, over the same engine. Each runs until it has its answer, and a failure or cancellation
+// fails whatever else is in flight: call them on an idle engine.
 
 struct GenerateRequest {
   Forest forest;
