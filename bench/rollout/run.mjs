@@ -2,7 +2,7 @@
 // process after the other, in turn, all in one run. Prints minimum, median and maximum of each, and the ratios of the
 // medians. See README.md.
 
-import { execFileSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -48,13 +48,14 @@ function write(name, job) {
 }
 
 function call(program, ...args) {
-  const text = execFileSync(program, args.map(String), {
+  const { status, stdout, stderr, error } = spawnSync(program, args.map(String), {
     encoding: 'utf8',
     maxBuffer: 2 ** 30,
-    stdio: ['ignore', 'pipe', 'ignore'],
-    env: { ...process.env, OMP_NUM_THREADS: options.threads, VLLM_CPU_KVCACHE_SPACE: '4', HF_HUB_OFFLINE: '1' },
+    env: { ...process.env, OMP_NUM_THREADS: options.threads, HF_HUB_OFFLINE: '1' },
   });
-  return JSON.parse(text.trimEnd().split('\n').at(-1));
+  if (error) throw error;
+  if (status !== 0) throw new Error(`${program} ${args.join(' ')} ended with ${status}:\n${stderr.slice(-2000)}`);
+  return JSON.parse(stdout.trimEnd().split('\n').at(-1));
 }
 
 const python = (script, ...args) => call(options.python, path.join(here, script), ...args);
@@ -67,7 +68,10 @@ function theirs(peer, what, job, dtype) {
   return call(process.execPath, path.join(here, 'llama.mjs'), what, gguf, job, options.threads, options.llama);
 }
 
-const has = (peer) => peers.includes(peer) && (peer !== 'llama' || (options.llama && options['gguf-f32']));
+/** Whether a peer takes part at a precision: llama.cpp needs its module and a GGUF of that precision. */
+const takesPart = (dtype) => (peer) =>
+  peers.includes(peer) &&
+  (peer !== 'llama' || (options.llama && options[dtype === 'float32' ? 'gguf-f32' : 'gguf-bf16']));
 
 const spread = (values) => {
   const sorted = values.toSorted((a, b) => a - b);
@@ -97,7 +101,7 @@ function benchDecode(machine) {
       const shared = { kind: 'decode', new_tokens: newTokens, temperature: 0.5, top_p: 0.95, seed: 1 };
       const job = write(`decode-${batch}`, { ...shared, prompts });
       const sides = { stepward: () => ours('decode', job, dtype) };
-      for (const peer of ['transformers', 'vllm', 'llama'].filter(has))
+      for (const peer of ['transformers', 'vllm', 'llama'].filter(takesPart(dtype)))
         sides[peer] = () => theirs(peer, 'decode', job, dtype);
       const results = inTurn(sides);
       const rates = Object.fromEntries(
@@ -143,7 +147,8 @@ function benchSearch() {
     const { rounds, ...first } = ours('search', file, dtype);
     const replay = write(`replay-${dtype}`, { ...job, rounds });
     const sides = { stepward: () => ours('search', file, dtype) };
-    for (const peer of ['transformers', 'vllm'].filter(has)) sides[peer] = () => theirs(peer, 'search', replay, dtype);
+    for (const peer of ['transformers', 'vllm'].filter(takesPart(dtype)))
+      sides[peer] = () => theirs(peer, 'search', replay, dtype);
     const results = inTurn(sides);
     console.log(
       `\nsearch ${dtype}: ${first.sampled_tokens} tokens sampled, ${first.judge_prompt_tokens} of judge prompts; ` +

@@ -13,6 +13,26 @@
 
 #include "isa.h"
 
+namespace stepward::kernels {
+
+// What to fetch from memory during a pass over a panel: `step` bytes on in each step of the loop.
+struct Ahead {
+  const char* at;
+  int64_t step;
+};
+
+// The first tile of rows runs into the panel itself, the others bring the next one. The hardware's own prefetching
+// stops at every page, and few rows compute faster than it delivers. Short products (attention) read what is in the
+// cache.
+static inline Ahead ahead_of(const void* panel, const void* next, int64_t steps, bool first) {
+  constexpr int64_t kStepBytes = 128, kDistance = 96;
+  if (steps < 128) return {static_cast<const char*>(panel), 0};
+  return {first ? static_cast<const char*>(panel) + kDistance * kStepBytes : static_cast<const char*>(next),
+          kStepBytes};
+}
+
+}  // namespace stepward::kernels
+
 #define STEPWARD_BODY "panels_body.inc"
 #include "isa_variants.inc"
 
@@ -28,7 +48,8 @@ namespace stepward::kernels::avx512bf16 {
 constexpr int kRowTile = 12;
 
 template <int M>
-static void run(const uint16_t* a, int64_t lda, const uint16_t* b, int64_t k, float* c, int64_t ldc, PanelMode mode) {
+static void run(const uint16_t* a, int64_t lda, const uint16_t* b, int64_t k, float* c, int64_t ldc, PanelMode mode,
+                Ahead ahead) {
   __m512 sum[M][2];
   for (int m = 0; m < M; ++m) {
     for (int j = 0; j < 2; ++j) {
@@ -36,6 +57,8 @@ static void run(const uint16_t* a, int64_t lda, const uint16_t* b, int64_t k, fl
     }
   }
   for (int64_t i = 0; i < k; i += 2) {
+    __builtin_prefetch(ahead.at + i / 2 * ahead.step, 0, 2);
+    __builtin_prefetch(ahead.at + i / 2 * ahead.step + 64, 0, 2);
     const __m512i low = _mm512_loadu_si512(b + i * kPanel), high = _mm512_loadu_si512(b + i * kPanel + 32);
     for (int m = 0; m < M; ++m) {
       int32_t pair;
@@ -55,11 +78,11 @@ static void run(const uint16_t* a, int64_t lda, const uint16_t* b, int64_t k, fl
 
 template <int M>
 static void run_rows(int64_t rows, const uint16_t* a, int64_t lda, const uint16_t* b, int64_t k, float* c, int64_t ldc,
-                     PanelMode mode) {
+                     PanelMode mode, Ahead ahead) {
   if (rows == M) {
-    run<M>(a, lda, b, k, c, ldc, mode);
+    run<M>(a, lda, b, k, c, ldc, mode, ahead);
   } else if constexpr (M > 1) {
-    run_rows<M - 1>(rows, a, lda, b, k, c, ldc, mode);
+    run_rows<M - 1>(rows, a, lda, b, k, c, ldc, mode, ahead);
   }
 }
 
@@ -67,8 +90,9 @@ static void multiply(const uint16_t* a, int64_t lda, int64_t rows, const uint16_
                      int64_t panels, int64_t k, float* c, int64_t ldc, PanelMode mode) {
   for (int64_t p = 0; p < panels; ++p) {
     for (int64_t r = 0; r < rows; r += kRowTile) {
-      run_rows<kRowTile>(std::min<int64_t>(kRowTile, rows - r), a + r * lda, lda, b + p * panel_stride, k,
-                         c + r * ldc + p * kPanel, ldc, mode);
+      const uint16_t* panel = b + p * panel_stride;
+      run_rows<kRowTile>(std::min<int64_t>(kRowTile, rows - r), a + r * lda, lda, panel, k, c + r * ldc + p * kPanel,
+                         ldc, mode, ahead_of(panel, panel + panel_stride, k / 2, r == 0));
     }
   }
 }
