@@ -138,7 +138,7 @@ function benchSearch() {
     steps: 4,
     step_tokens: 40,
     label_ids: [330, 389],
-    temperature: 0.5,
+    temperature: 1, // random prompts: colder, most candidates would be the same
     top_p: 0.95,
     seed: 1,
   };
