@@ -7,6 +7,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { randomIds } from './lib/random-ids.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const { values: options } = parseArgs({
@@ -23,18 +24,6 @@ const vocabulary = { small: 8000, medium: 49152 }[options.shape];
 if (!vocabulary) throw new Error(`--shape: expected small or medium, got ${options.shape}`);
 const folder = mkdtempSync(path.join(os.tmpdir(), 'stepward-bench-'));
 const model = path.join(folder, 'model');
-
-/** A small seeded generator (mulberry32): data must not change from run to run. */
-function randomIds(seed) {
-  let state = seed;
-  return (count) =>
-    Array.from({ length: count }, () => {
-      state = (state + 0x6d2b79f5) >>> 0;
-      let x = Math.imul(state ^ (state >>> 15), state | 1);
-      x ^= x + Math.imul(x ^ (x >>> 7), x | 61);
-      return ((x ^ (x >>> 14)) >>> 0) % vocabulary;
-    });
-}
 
 function write(name, records) {
   const file = path.join(folder, name);
@@ -95,7 +84,7 @@ const read = (file) =>
     .map((line) => JSON.parse(line));
 
 function benchScore() {
-  const ids = randomIds(1);
+  const ids = randomIds(1, vocabulary);
   const records = Array.from({ length: 16 }, (_, id) => ({
     id,
     prompt_ids: ids(150),
@@ -116,7 +105,7 @@ function benchScore() {
 }
 
 function benchGenerate() {
-  const ids = randomIds(2);
+  const ids = randomIds(2, vocabulary);
   for (const batch of [1, 8]) {
     const records = Array.from({ length: batch * 2 }, (_, id) => ({ id, prompt_ids: ids(100 + 7 * (id % 5)) }));
     const input = write(`generate-${batch}.jsonl`, records);
@@ -145,7 +134,7 @@ function benchDpo() {
     [150, 60, 8, 2],
     [150, 60, 1, 16],
   ]) {
-    const ids = randomIds(3);
+    const ids = randomIds(3, vocabulary);
     const records = Array.from({ length: trees }, () => ({
       prompt_ids: ids(prompt),
       steps: Array.from({ length: count }, () => ({ chosen_ids: ids(step), rejected: [{ ids: ids(step) }] })),

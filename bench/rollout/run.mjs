@@ -8,6 +8,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { randomIds } from '../lib/random-ids.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const { values: options } = parseArgs({
@@ -28,18 +29,6 @@ const peers = options.peers.split(',').filter(Boolean);
 const dtypes = options.dtypes.split(',');
 const folder = mkdtempSync(path.join(os.tmpdir(), 'stepward-rollout-'));
 const vocabulary = 49152;
-
-/** A small seeded generator (mulberry32): data must not change from run to run. */
-function randomIds(seed) {
-  let state = seed;
-  return (count) =>
-    Array.from({ length: count }, () => {
-      state = (state + 0x6d2b79f5) >>> 0;
-      let x = Math.imul(state ^ (state >>> 15), state | 1);
-      x ^= x + Math.imul(x ^ (x >>> 7), x | 61);
-      return ((x ^ (x >>> 14)) >>> 0) % vocabulary;
-    });
-}
 
 function write(name, job) {
   const file = path.join(folder, `${name}.json`);
@@ -96,7 +85,7 @@ function benchDecode(machine) {
       [8, 64],
       [64, 48],
     ]) {
-      const ids = randomIds(10 + batch);
+      const ids = randomIds(10 + batch, vocabulary);
       const prompts = Array.from({ length: batch }, () => ids(64));
       const shared = { kind: 'decode', new_tokens: newTokens, temperature: 0.5, top_p: 0.95, seed: 1 };
       const job = write(`decode-${batch}`, { ...shared, prompts });
@@ -128,7 +117,7 @@ function benchDecode(machine) {
 }
 
 function benchSearch() {
-  const ids = randomIds(3);
+  const ids = randomIds(3, vocabulary);
   const job = {
     kind: 'search',
     header: ids(200),
@@ -176,7 +165,7 @@ function benchSearch() {
 
 function benchSharing() {
   for (const dtype of dtypes) {
-    const ids = randomIds(4);
+    const ids = randomIds(4, vocabulary);
     const job = {
       prompts: Array.from({ length: 4 }, () => ids(768)),
       width: 8,
@@ -204,7 +193,7 @@ function benchSharing() {
 
 function benchRows() {
   for (const dtype of dtypes) {
-    const ids = randomIds(5);
+    const ids = randomIds(5, vocabulary);
     const counts = [1, 2, 4, 8, 16, 32, 64, 128];
     const job = { prompts: Array.from({ length: 128 }, () => ids(64)), rows: counts, new_tokens: 16, temperature: 0.5 };
     const { rows } = ours('rows', write('rows', { ...job, top_p: 0.95, seed: 1 }), dtype);

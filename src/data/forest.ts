@@ -74,7 +74,6 @@ export class PathForest {
   readonly #builder = new ForestBuilder();
   readonly #roots = new Map<string, PathNode>();
   readonly #ends: number[] = [];
-  #tokens = 0;
 
   /** Adds a path of at least one segment, none of them empty; its handle. */
   add(segments: readonly (readonly number[])[]): number {
@@ -86,18 +85,12 @@ export class PathForest {
       if (!next) {
         next = { handle: node ? this.#builder.child(node.handle, ids) : this.#builder.root(ids), children: new Map() };
         siblings.set(key, next);
-        this.#tokens += ids.length;
       }
       node = next;
       siblings = next.children;
     }
     if (!node) throw new StepwardError('INVALID_ARGUMENT', 'a path needs at least one segment, got none');
     return this.#ends.push(node.handle) - 1;
-  }
-
-  /** Tokens of all segments: what is computed where nothing is there already. */
-  get tokens(): number {
-    return this.#tokens;
   }
 
   /** `nodes[handle]` is the segment at whose end that path ends. */

@@ -6,6 +6,11 @@ import type { NativeAddon, NativeHandle } from './contract.js';
 const cancelled = (signal: AbortSignal) =>
   new StepwardError('CANCELLED', 'the work was cancelled by its AbortSignal', { cause: signal.reason });
 
+/** The rejection of work under a signal: CANCELLED with the signal's reason where that ended it. */
+function asCancelled(error: unknown, signal: AbortSignal | undefined): unknown {
+  return signal?.aborted && toStepwardError(error).code === 'CANCELLED' ? cancelled(signal) : error;
+}
+
 /**
  * Runs addon work under a cancel token that follows `signal`, and disposes of the token. When the signal aborted, the
  * rejection is CANCELLED with `cause` = signal.reason; work that finished before the abort took effect still resolves.
@@ -22,8 +27,7 @@ export async function withCancel<T>(
   try {
     return await run(token);
   } catch (error) {
-    if (signal?.aborted && toStepwardError(error).code === 'CANCELLED') throw cancelled(signal);
-    throw error;
+    throw asCancelled(error, signal);
   } finally {
     signal?.removeEventListener('abort', onAbort);
     await addon.dispose(token);
@@ -51,8 +55,7 @@ export async function withSharedCancel<T>(
   try {
     return await run(use.token);
   } catch (error) {
-    if (signal.aborted && toStepwardError(error).code === 'CANCELLED') throw cancelled(signal);
-    throw error;
+    throw asCancelled(error, signal);
   } finally {
     if (--use.users === 0) use.release();
   }

@@ -28,9 +28,8 @@ beforeAll(() => {
   directory = tinyModel();
 });
 
-async function withHandles<T>(use: (token: NativeHandle, engine: NativeHandle) => Promise<T>): Promise<T> {
-  const token = addon.createCancelToken();
-  const options = {
+const modelOptions = () =>
+  ({
     directory,
     device: 'cpu',
     dtype: 'float32',
@@ -38,8 +37,11 @@ async function withHandles<T>(use: (token: NativeHandle, engine: NativeHandle) =
     kvBudgetBytes: 1e9,
     sharePrefixes: true,
     bf16Panels: false,
-  } as const;
-  const engine = await addon.loadModel(options, token);
+  }) as const;
+
+async function withHandles<T>(use: (token: NativeHandle, engine: NativeHandle) => Promise<T>): Promise<T> {
+  const token = addon.createCancelToken();
+  const engine = await addon.loadModel(modelOptions(), token);
   try {
     return await use(token, engine);
   } finally {
@@ -111,16 +113,7 @@ describe('handles', () => {
     const collect = runInNewContext('gc') as () => void;
     await (async () => {
       const token = addon.createCancelToken();
-      const options = {
-        directory,
-        device: 'cpu',
-        dtype: 'float32',
-        initSeed: 1n,
-        kvBudgetBytes: 1e9,
-        sharePrefixes: true,
-        bf16Panels: false,
-      } as const;
-      const engine = await addon.loadModel(options, token);
+      const engine = await addon.loadModel(modelOptions(), token);
       await addon.createTrainer(engine, adamw);
       expect(addon.debugLiveHandles()).toBe(3);
     })();

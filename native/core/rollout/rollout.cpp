@@ -197,6 +197,25 @@ Candidate Rollout::State::candidate_of(const SampleRow& row) {
   return candidate;
 }
 
+template <typename Add, typename Ask>
+void Rollout::State::each_suffix(const std::vector<std::vector<int32_t>>& suffixes, const Add& add, ValuesDone done,
+                                 const Ask& ask) {
+  std::vector<Segment*> segments;
+  try {
+    for (const auto& suffix : suffixes) segments.push_back(add(suffix));
+  } catch (...) {
+    for (Segment* segment : segments) tree.release(segment);
+    throw;
+  }
+  if (segments.empty()) return done({}, nullptr);
+  const auto gather = std::make_shared<Gather>(segments.size(), std::move(done));
+  for (size_t i = 0; i < segments.size(); ++i) {
+    ask(segments[i], [gather, i](std::vector<float> values, std::exception_ptr error) {
+      gather->part(i, std::move(values), error);
+    });
+  }
+}
+
 void Rollout::State::follow_weights() {
   if (loaded_ && weights_version_ == model.weights_version()) return;
   decoder->load_weights();
@@ -264,48 +283,24 @@ void Rollout::fork(const ForkRequest& request, const TokenBytes& token_bytes, in
 void Rollout::score(NodeId node, const std::vector<std::vector<int32_t>>& suffixes, int64_t priority,
                     std::shared_ptr<const CancelFlag> cancel, ValuesDone done) {
   Segment* parent = state_->held(node);
-  std::vector<Segment*> segments;
-  try {
-    for (const auto& suffix : suffixes) segments.push_back(state_->add_private(parent, suffix, "suffix"));
-  } catch (...) {
-    for (Segment* segment : segments) state_->tree.release(segment);
-    throw;
-  }
-  if (segments.empty()) return done({}, nullptr);
-  const auto gather = std::make_shared<Gather>(segments.size(), std::move(done));
-  for (size_t i = 0; i < segments.size(); ++i) {
-    state_->score(segments[i], priority, cancel, [gather, i](std::vector<float> values, std::exception_ptr error) {
-      gather->part(i, std::move(values), error);
-    });
-  }
+  const auto add = [&](const auto& suffix) { return state_->add_private(parent, suffix, "suffix"); };
+  state_->each_suffix(suffixes, add, std::move(done), [&](Segment* segment, ValuesDone end) {
+    state_->score(segment, priority, cancel, std::move(end));
+  });
 }
 
 void Rollout::readout(NodeId node, const std::vector<std::vector<int32_t>>& suffixes, const std::vector<int32_t>& labels,
                       int64_t priority, std::shared_ptr<const CancelFlag> cancel, ValuesDone done) {
   Segment* parent = state_->held(node);
   validate_ids("labels", labels, state_->model.config().vocab_size);
-  std::vector<Segment*> segments;
-  try {
-    for (const auto& suffix : suffixes) {
-      if (suffix.empty()) {
-        state_->tree.retain(parent);
-        segments.push_back(parent);
-      } else {
-        segments.push_back(state_->add(parent, suffix, "suffix"));
-      }
-    }
-  } catch (...) {
-    for (Segment* segment : segments) state_->tree.release(segment);
-    throw;
-  }
-  if (segments.empty()) return done({}, nullptr);
-  const auto gather = std::make_shared<Gather>(segments.size(), std::move(done));
-  for (size_t i = 0; i < segments.size(); ++i) {
-    state_->readout(segments[i], labels, priority, cancel,
-                    [gather, i](std::vector<float> values, std::exception_ptr error) {
-                      gather->part(i, std::move(values), error);
-                    });
-  }
+  const auto add = [&](const auto& suffix) {
+    if (!suffix.empty()) return state_->add(parent, suffix, "suffix");
+    state_->tree.retain(parent);
+    return parent;
+  };
+  state_->each_suffix(suffixes, add, std::move(done), [&](Segment* segment, ValuesDone end) {
+    state_->readout(segment, labels, priority, cancel, std::move(end));
+  });
 }
 
 bool Rollout::step() {

@@ -31,6 +31,10 @@ class Rollout::State {
   void score(Segment* segment, int64_t priority, std::shared_ptr<const CancelFlag> cancel, ValuesDone done);
   void readout(Segment* segment, const std::vector<int32_t>& labels, int64_t priority,
                std::shared_ptr<const CancelFlag> cancel, ValuesDone done);
+  // ask(segment, done) for the segment that add(suffix) gives of every suffix, all made before the first is asked; `done` gets
+  // the values end to end.
+  template <typename Add, typename Ask>
+  void each_suffix(const std::vector<std::vector<int32_t>>& suffixes, const Add& add, ValuesDone done, const Ask& ask);
   // Samples after a segment. `keep`: candidates stay in the tree, as nodes.
   void sample(Segment* segment, std::shared_ptr<const Sampling> sampling, int32_t samples, bool keep, int64_t priority,
               std::shared_ptr<const CancelFlag> cancel, const std::function<void()>& row_done, ForkDone done);
