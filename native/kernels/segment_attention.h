@@ -16,8 +16,9 @@ namespace stepward::kernels {
 constexpr int64_t kBlockTokens = 32;   // tokens of a block: one panel of keys
 constexpr int64_t kChunkTokens = 256;  // tokens of a chunk: 8 blocks
 
-// One KV head of one layer of one block: keys [head_dim, 32] (a panel: scores are a product with it), then values
-// [32, value_width], zero beyond head_dim. value_width is head_dim rounded up to 32.
+// One KV head of one layer of one block: keys [head_dim, 32] (scores are a product with them), then values
+// [32, value_width]. value_width is head_dim rounded up to 32; what lies beyond head_dim
+// is not used.
 inline int64_t value_width(int64_t head_dim) {
   return (head_dim + 31) / 32 * 32;
 }
@@ -31,7 +32,7 @@ struct ChunkAttention {
   const float* q;  // [*, q_stride] f32: query heads of head_dim each, scaled by 1 / sqrt(head_dim)
   int64_t q_stride, head_dim;
   int64_t first_head, group;                   // the query heads first_head .. first_head + group - 1 share the KV head
-  const float* const* head_blocks;             // [blocks] the KV head in each block of the chunk
+  const float* const* head_blocks;             // [blocks] the KV head in each block of the chunk, or null
   const int32_t *rows, *parts, *first, *last;  // [entries]
   int64_t entries;
   // Of every (part, head): sum over visible tokens of exp(s - max) v, the maximum of s, and the sum of exp(s - max); 0,
@@ -39,6 +40,8 @@ struct ChunkAttention {
   float* out;         // [parts, heads, value_width]
   float *max, *sum;   // [parts, heads]
   int64_t num_heads;  // of out, max and sum
+  // Where head_blocks is null: the same blocks of bf16 bits, widened to f32 as they are read.
+  const uint16_t* const* bf16_blocks = nullptr;
 };
 
 void attend_chunk_cpu(const ChunkAttention& job);

@@ -1,5 +1,5 @@
-// CPU twin of segment_attention.h: scores of a tile of queries against the whole chunk by panel products, one softmax
-// over them, and the sums of values by panel products again.
+// CPU twin of segment_attention.h: scores of a tile of queries against the whole chunk, one softmax over them, and the sums
+// of values.
 #include "exact_float.h"
 
 #include "segment_attention.h"
@@ -14,7 +14,6 @@
 #endif
 
 #include "isa.h"
-#include "panels.h"
 
 namespace stepward::kernels {
 
@@ -23,9 +22,12 @@ struct RowSoftmax {
 };
 
 struct AttentionOps {
-  RowSoftmax (*softmax)(float* s, int64_t begin, int64_t end, int64_t first, int64_t last);
+  void (*attend_chunk)(const ChunkAttention& job);
   void (*weighted_add)(const float* x, int64_t n, float weight, bool fresh, float* out);
 };
+
+// Queries that share one softmax pass; a multiple of what any instruction set keeps in registers.
+constexpr int64_t kTile = 12;
 
 }  // namespace stepward::kernels
 
@@ -41,54 +43,10 @@ const AttentionOps& attention_ops() {
   return *kVariants[static_cast<size_t>(isa())];
 }
 
-// Query rows that share one softmax pass; a multiple of every row tile of panels.h.
-constexpr int64_t kTile = 12;
-
 }  // namespace
 
 void attend_chunk_cpu(const ChunkAttention& job) {
-  const PanelOps& products = panel_ops();
-  const AttentionOps& ops = attention_ops();
-  const int64_t dim = job.head_dim, width = value_width(dim), queries = job.entries * job.group;
-  thread_local std::vector<float> scratch;
-  scratch.resize(static_cast<size_t>(kTile * (dim + kChunkTokens + width)));
-  float *q = scratch.data(), *scores = q + kTile * dim, *sums = scores + kTile * kChunkTokens;
-
-  for (int64_t begin = 0; begin < queries; begin += kTile) {
-    const int64_t count = std::min(kTile, queries - begin);
-    int64_t first = kChunkTokens, last = 0;
-    for (int64_t t = 0; t < count; ++t) {
-      const int64_t entry = (begin + t) / job.group, head = job.first_head + (begin + t) % job.group;
-      std::copy_n(job.q + job.rows[entry] * job.q_stride + head * dim, dim, q + t * dim);
-      first = std::min<int64_t>(first, job.first[entry]);
-      last = std::max<int64_t>(last, job.last[entry]);
-    }
-    const int64_t first_block = first / kBlockTokens, end_block = (last + kBlockTokens - 1) / kBlockTokens;
-    for (int64_t b = first_block; b < end_block; ++b) {
-      products.multiply(q, dim, count, job.head_blocks[b], kPanel, 0, 1, dim, scores + b * kBlockTokens, kChunkTokens,
-                        PanelMode::store);
-    }
-    for (int64_t t = 0; t < count; ++t) {
-      const int64_t entry = (begin + t) / job.group, head = job.first_head + (begin + t) % job.group;
-      const int64_t at = job.parts[entry] * job.num_heads + head;
-      RowSoftmax row{-std::numeric_limits<float>::infinity(), 0.0f};
-      if (first_block < end_block) {
-        row = ops.softmax(scores + t * kChunkTokens, first_block * kBlockTokens, end_block * kBlockTokens,
-                          job.first[entry], job.last[entry]);
-      }
-      job.max[at] = row.max;
-      job.sum[at] = row.sum;
-    }
-    std::fill_n(sums, count * width, 0.0f);
-    for (int64_t b = first_block; b < end_block; ++b) {
-      products.multiply(scores + b * kBlockTokens, kChunkTokens, count, job.head_blocks[b] + dim * kBlockTokens, width,
-                        kPanel, width / kPanel, kBlockTokens, sums, width, PanelMode::resume);
-    }
-    for (int64_t t = 0; t < count; ++t) {
-      const int64_t entry = (begin + t) / job.group, head = job.first_head + (begin + t) % job.group;
-      std::copy_n(sums + t * width, width, job.out + (job.parts[entry] * job.num_heads + head) * width);
-    }
-  }
+  attention_ops().attend_chunk(job);
 }
 
 void merge_parts_cpu(const float* parts_out, const float* max, const float* sum, int64_t begin, int64_t end,

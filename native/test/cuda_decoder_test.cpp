@@ -71,7 +71,8 @@ class TwoDecoders {
     }
   }
 
-  void run(const std::vector<StepSpan>& spans) {
+  void run(std::vector<StepSpan> spans) {
+    for (StepSpan& span : spans) span.scored = true;
     const StepPlan plan = plan_step(spans, decoders_[1]->sharing_threshold(), windows_);
     for (const auto& decoder : decoders_) decoder->run(plan);
     std::vector<LogprobQuery> queries;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstring>
 #include <limits>
 #include <map>
@@ -34,11 +35,11 @@ constexpr int64_t kLogitColumns = 2048, kDrawRows = 96;
 // Blocks of keys and values mapped at a time: address space is cheap, memory is taken as it is written to.
 constexpr int64_t kSlabBytes = int64_t{64} << 20;
 
-// Memory of the pool's blocks: zero at first, mapped in slabs, so that a small job takes little.
+// Memory of the pool's blocks, mapped in slabs, so that a small job takes little.
 class BlockMemory {
  public:
-  explicit BlockMemory(int64_t block_elements)
-      : block_elements_(block_elements), slab_blocks_(std::max<int64_t>(1, kSlabBytes / (block_elements * 4))) {}
+  explicit BlockMemory(int64_t block_bytes)
+      : block_bytes_(block_bytes), slab_blocks_(std::max<int64_t>(1, kSlabBytes / block_bytes)) {}
   ~BlockMemory() { clear(); }
   BlockMemory(const BlockMemory&) = delete;
 
@@ -46,20 +47,22 @@ class BlockMemory {
     while (static_cast<int64_t>(slabs_.size()) * slab_blocks_ < blocks) {
       void* slab = mmap(nullptr, slab_bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
       if (slab == MAP_FAILED) throw std::bad_alloc();
-      slabs_.push_back(static_cast<float*>(slab));
+      // Blocks are written once and read often: a page fault for every 4 KiB would cost more than the writing.
+      madvise(slab, slab_bytes(), MADV_HUGEPAGE);
+      slabs_.push_back(static_cast<std::byte*>(slab));
     }
   }
-  float* at(int64_t block) const { return slabs_[block / slab_blocks_] + block % slab_blocks_ * block_elements_; }
+  std::byte* at(int64_t block) const { return slabs_[block / slab_blocks_] + block % slab_blocks_ * block_bytes_; }
   void clear() {
-    for (float* slab : slabs_) munmap(slab, slab_bytes());
+    for (std::byte* slab : slabs_) munmap(slab, slab_bytes());
     slabs_.clear();
   }
 
  private:
-  size_t slab_bytes() const { return static_cast<size_t>(slab_blocks_ * block_elements_) * sizeof(float); }
+  size_t slab_bytes() const { return static_cast<size_t>(slab_blocks_ * block_bytes_); }
 
-  int64_t block_elements_, slab_blocks_;
-  std::vector<float*> slabs_;
+  int64_t block_bytes_, slab_blocks_;
+  std::vector<std::byte*> slabs_;
 };
 
 // Activations that a product reads: f32, or the bf16 bits of the same values.
@@ -76,18 +79,23 @@ struct Activations {
   float* row(int64_t r) { return wide.data() + r * stride; }
 };
 
+void reserve(std::vector<float>& buffer, int64_t size) {
+  if (static_cast<int64_t>(buffer.size()) < size) buffer.resize(size);
+}
+
 class CpuDecoder final : public Decoder {
  public:
   CpuDecoder(const Model& model, bool bf16_panels)
       : model_(model),
         bf16_(bf16_panels || model.dtype() == at::kBFloat16),
         config_(model.config()),
-        head_block_(kernels::head_block_elements(config_.head_dim)),
-        memory_(block_elements()),
+        bf16_kv_(model.dtype() == at::kBFloat16),
+        head_bytes_(kernels::head_block_elements(config_.head_dim) * (bf16_kv_ ? 2 : 4)),
+        memory_(block_bytes()),
         sharing_threshold_(measure_sharing_threshold(config_.head_dim, config_.num_heads / config_.num_kv_heads)),
         rope_(rope_table(config_)) {}
 
-  int64_t block_elements() const override { return config_.num_layers * config_.num_kv_heads * head_block_; }
+  int64_t block_bytes() const override { return config_.num_layers * config_.num_kv_heads * head_bytes_; }
 
   int64_t sharing_threshold() const override { return sharing_threshold_; }
 
@@ -101,7 +109,7 @@ class CpuDecoder final : public Decoder {
   void release_memory() override {
     packed_ = PackedModel();
     memory_.clear();
-    for (std::vector<float>* buffer : {&x_, &qkv_, &gate_up_, &part_out_, &part_max_, &part_sum_}) *buffer = {};
+    for (std::vector<float>* buffer : {&x_, &qkv_, &gate_up_, &part_out_, &part_max_, &part_sum_, &logits_}) *buffer = {};
     for (Activations* buffer : {&normed_, &attended_, &activated_}) *buffer = {};
   }
 
@@ -136,16 +144,18 @@ class CpuDecoder final : public Decoder {
   void linear(Team& team, const Activations& x, int64_t rows, const PackedLinear& w, float* y, int64_t ldy,
               PanelMode mode) const;
   void embed(const StepPlan& plan, int64_t row);
-  void clear_values(int64_t block);
   void rotate_and_write(const StepPlan& plan, const PackedLayer& w, int64_t layer, int64_t row);
-  void attend(const StepPlan& plan, int64_t layer, int64_t item, int64_t kv_head);
+  template <typename T>
+  void write(T* to, int64_t offset, const float* k, const float* v) const;
+  void attend(const StepPlan& plan, const AttentionEntries& entries, int64_t layer, int64_t item, int64_t kv_head);
   // Hidden states as the rows of a product with the head.
   Activations head_inputs(const std::vector<HiddenRef>& refs, size_t begin, size_t end);
 
   const Model& model_;
   const bool bf16_;  // panels
   const ModelConfig& config_;
-  const int64_t head_block_;
+  const bool bf16_kv_;        // keys and values, as a bfloat16 model's activations are anyway
+  const int64_t head_bytes_;  // of a KV head in a block
   BlockMemory memory_;
   const int64_t sharing_threshold_;
   RopeTable rope_;
@@ -154,7 +164,7 @@ class CpuDecoder final : public Decoder {
   bool native_bf16_ = false;
 
   // Of the step: residual stream, inputs of products, and attention's parts.
-  std::vector<float> x_, qkv_, gate_up_, part_out_, part_max_, part_sum_;
+  std::vector<float> x_, qkv_, gate_up_, part_out_, part_max_, part_sum_, logits_;
   Activations normed_, attended_, activated_, hidden_;
   std::vector<std::vector<float>> stored_;
   std::vector<int32_t> free_slots_;
@@ -219,13 +229,20 @@ void CpuDecoder::embed(const StepPlan& plan, int64_t row) {
   }
 }
 
-// Unseen slots count 0 times their value, which must not be a NaN that an earlier owner of the block left.
-void CpuDecoder::clear_values(int64_t block) {
-  const int64_t keys = config_.head_dim * kBlockTokens;
-  for (int64_t head = 0; head < config_.num_layers * config_.num_kv_heads; ++head) {
-    float* at = memory_.at(block) + head * head_block_;
-    std::fill(at + keys, at + head_block_, 0.0f);
-  }
+// A token's key and value to its slot of a block's KV head.
+template <typename T>
+void CpuDecoder::write(T* to, int64_t offset, const float* k, const float* v) const {
+  const auto stored = [](float x) -> T {
+    if constexpr (std::is_same_v<T, float>) {
+      return x;
+    } else {
+      return kernels::to_bf16(x);
+    }
+  };
+  const int64_t dim = config_.head_dim;
+  T* value = to + dim * kBlockTokens + offset * kernels::value_width(dim);
+  for (int64_t d = 0; d < dim; ++d) to[d * kBlockTokens + offset] = stored(k[d]);
+  for (int64_t d = 0; d < dim; ++d) value[d] = stored(v[d]);
 }
 
 // Queries are normalised, rotated and scaled in place; keys and values go to the row's slot.
@@ -246,35 +263,41 @@ void CpuDecoder::rotate_and_write(const StepPlan& plan, const PackedLayer& w, in
   for (int64_t h = 0; h < kv_heads; ++h) {
     if (!w.k_norm.empty()) ops.rms_norm(k + h * dim, dim, eps, w.k_norm.data(), k + h * dim);
     ops.rotate(k + h * dim, half, cos, sin, 1.0f);
-    float* to = memory_.at(block) + (layer * kv_heads + h) * head_block_;
-    for (int64_t d = 0; d < dim; ++d) to[d * kBlockTokens + offset] = k[h * dim + d];
-    std::copy_n(v + h * dim, dim, to + dim * kBlockTokens + offset * kernels::value_width(dim));
+    std::byte* to = memory_.at(block) + (layer * kv_heads + h) * head_bytes_;
+    if (bf16_kv_) {
+      write(reinterpret_cast<uint16_t*>(to), offset, k + h * dim, v + h * dim);
+    } else {
+      write(reinterpret_cast<float*>(to), offset, k + h * dim, v + h * dim);
+    }
   }
 }
 
-void CpuDecoder::attend(const StepPlan& plan, int64_t layer, int64_t item, int64_t kv_head) {
+void CpuDecoder::attend(const StepPlan& plan, const AttentionEntries& entries, int64_t layer, int64_t item, int64_t kv_head) {
   const int64_t dim = config_.head_dim, group = config_.num_heads / config_.num_kv_heads;
-  const float* blocks[kernels::kChunkTokens / kBlockTokens];
+  const int64_t begin = entries.offsets[item];
+  const float* wide[kernels::kChunkTokens / kBlockTokens];
+  const uint16_t* narrow[kernels::kChunkTokens / kBlockTokens];
   for (int64_t b = plan.block_offsets[item]; b < plan.block_offsets[item + 1]; ++b) {
-    blocks[b - plan.block_offsets[item]] =
-        memory_.at(plan.blocks[b]) + (layer * config_.num_kv_heads + kv_head) * head_block_;
+    const std::byte* head = memory_.at(plan.blocks[b]) + (layer * config_.num_kv_heads + kv_head) * head_bytes_;
+    wide[b - plan.block_offsets[item]] = reinterpret_cast<const float*>(head);
+    narrow[b - plan.block_offsets[item]] = reinterpret_cast<const uint16_t*>(head);
   }
-  const int64_t begin = plan.entry_offsets[item];
   kernels::attend_chunk_cpu({.q = qkv_.data(),
                              .q_stride = packed_.layers[layer].qkv.columns,
                              .head_dim = dim,
                              .first_head = kv_head * group,
                              .group = group,
-                             .head_blocks = blocks,
-                             .rows = plan.rows.data() + begin,
-                             .parts = plan.parts.data() + begin,
-                             .first = plan.first.at(config_.window[layer]).data() + begin,
-                             .last = plan.last.data() + begin,
-                             .entries = plan.entry_offsets[item + 1] - begin,
+                             .head_blocks = bf16_kv_ ? nullptr : wide,
+                             .rows = entries.rows.data() + begin,
+                             .parts = entries.parts.data() + begin,
+                             .first = entries.first.at(config_.window[layer]).data() + begin,
+                             .last = entries.last.data() + begin,
+                             .entries = entries.offsets[item + 1] - begin,
                              .out = part_out_.data(),
                              .max = part_max_.data(),
                              .sum = part_sum_.data(),
-                             .num_heads = config_.num_heads});
+                             .num_heads = config_.num_heads,
+                             .bf16_blocks = narrow});
 }
 
 void CpuDecoder::run(const StepPlan& plan) {
@@ -286,9 +309,6 @@ void CpuDecoder::run(const StepPlan& plan) {
   const float eps = static_cast<float>(config_.rms_norm_eps);
 
   // All memory first: the region below must not throw.
-  const auto reserve = [](std::vector<float>& buffer, int64_t size) {
-    if (static_cast<int64_t>(buffer.size()) < size) buffer.resize(size);
-  };
   reserve(x_, rows * width);
   reserve(qkv_, rows * packed_.layers[0].qkv.columns);
   reserve(gate_up_, rows * 2 * inner);
@@ -299,6 +319,9 @@ void CpuDecoder::run(const StepPlan& plan) {
   attended_.resize(rows, heads * dim, packed_.bf16);
   activated_.resize(rows, inner, packed_.bf16);
   hidden_.resize(rows, hidden, packed_.bf16);
+  const std::vector<int32_t>& kept = plan.kept;
+  const int64_t kept_rows = static_cast<int64_t>(kept.size());
+  const AttentionEntries last_entries = entries_of_kept(plan);
   int64_t highest = -1;
   for (const int64_t slot : plan.slots) highest = std::max(highest, slot / kBlockTokens);
   memory_.reach(highest + 1);
@@ -312,20 +335,18 @@ void CpuDecoder::run(const StepPlan& plan) {
     }
   }
 
-  const auto norm = [&](const std::vector<float>& weight, Activations& to, int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) {
-      ops.rms_norm(x_.data() + r * width, hidden, eps, weight.data(), to.row(r));
-      narrow_row(to, r, hidden);
-    }
+  // Row r's norm to row to(r).
+  const auto norm = [&](const std::vector<float>& weight, Activations& y, int64_t r, int64_t to) {
+    ops.rms_norm(x_.data() + r * width, hidden, eps, weight.data(), y.row(to));
+    narrow_row(y, to, hidden);
   };
   const int64_t row_grain = std::clamp<int64_t>(rows / 8, 1, 16);
   Team::run(2.0 * static_cast<double>(rows * hidden * inner), [&](Team& team) {
     team.share(rows, row_grain, [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
         embed(plan, r);
-        if (plan.slots[r] % kBlockTokens == 0) clear_values(plan.slots[r] / kBlockTokens);
+        norm(packed_.layers[0].input_norm, normed_, r, r);
       }
-      norm(packed_.layers[0].input_norm, normed_, begin, end);
     });
     for (int64_t i = 0; i < config_.num_layers; ++i) {
       const PackedLayer& w = packed_.layers[i];
@@ -333,43 +354,61 @@ void CpuDecoder::run(const StepPlan& plan) {
       team.share(rows, row_grain, [&](int64_t begin, int64_t end) {
         for (int64_t r = begin; r < end; ++r) rotate_and_write(plan, w, i, r);
       });
+      // From here on the last layer has only the rows that are kept, side by side.
+      const bool last = i + 1 == config_.num_layers;
+      const int64_t count = last ? kept_rows : rows;
+      const auto row_of = [&](int64_t r) { return last ? kept[r] : r; };
+      if (last) {
+        team.share(hidden, kPanel, [&](int64_t begin, int64_t end) {
+          for (int64_t r = 0; r < count; ++r)
+            std::copy(x_.data() + row_of(r) * width + begin, x_.data() + row_of(r) * width + end,
+                      x_.data() + r * width + begin);
+        });
+      }
+      const AttentionEntries& entries = last ? last_entries : plan.entries;
       team.share(plan.num_items() * kv_heads, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t t = begin; t < end; ++t) attend(plan, i, t / kv_heads, t % kv_heads);
+        for (int64_t t = begin; t < end; ++t) attend(plan, entries, i, t / kv_heads, t % kv_heads);
       });
-      team.share(rows, row_grain, [&](int64_t begin, int64_t end) {
+      team.share(count, row_grain, [&](int64_t begin, int64_t end) {
         for (int64_t r = begin; r < end; ++r) {
-          kernels::merge_parts_cpu(part_out_.data(), part_max_.data(), part_sum_.data(), plan.part_offsets[r],
-                                   plan.part_offsets[r + 1], heads, dim, attended_.row(r));
+          kernels::merge_parts_cpu(part_out_.data(), part_max_.data(), part_sum_.data(), plan.part_offsets[row_of(r)],
+                                   plan.part_offsets[row_of(r) + 1], heads, dim, attended_.row(r));
           narrow_row(attended_, r, heads * dim);
         }
       });
-      linear(team, attended_, rows, w.o, x_.data(), width, PanelMode::add);
-      team.share(rows, row_grain,
-                 [&](int64_t begin, int64_t end) { norm(w.post_attention_norm, normed_, begin, end); });
+      linear(team, attended_, count, w.o, x_.data(), width, PanelMode::add);
+      team.share(count, row_grain, [&](int64_t begin, int64_t end) {
+        for (int64_t r = begin; r < end; ++r) norm(w.post_attention_norm, normed_, r, r);
+      });
       // Gate and up of the same columns by the same thread, which can then join them.
       const int64_t at_once = rows_at_once(w.gate_up);
       team.share(inner / kPanel, panels_at_once(w.gate_up, 2 * team.size()), [&](int64_t begin, int64_t end) {
-        const int64_t from = begin * kPanel, count = (end - begin) * kPanel, stride = 2 * inner;
-        for (int64_t r = 0; r < rows; r += at_once) {
-          const int64_t some = std::min(at_once, rows - r);
+        const int64_t from = begin * kPanel, columns = (end - begin) * kPanel, stride = 2 * inner;
+        for (int64_t r = 0; r < count; r += at_once) {
+          const int64_t some = std::min(at_once, count - r);
           float* to = gate_up_.data() + r * stride;
           product(normed_, r, some, w.gate_up, begin, end - begin, to + from, stride, PanelMode::store);
           product(normed_, r, some, w.gate_up, inner / kPanel + begin, end - begin, to + inner + from, stride,
                   PanelMode::store);
         }
-        add_bias(w.gate_up, rows, begin, end - begin, gate_up_.data(), stride);
-        add_bias(w.gate_up, rows, inner / kPanel + begin, end - begin, gate_up_.data(), stride);
-        for (int64_t r = 0; r < rows; ++r) {
+        add_bias(w.gate_up, count, begin, end - begin, gate_up_.data(), stride);
+        add_bias(w.gate_up, count, inner / kPanel + begin, end - begin, gate_up_.data(), stride);
+        for (int64_t r = 0; r < count; ++r) {
           const float* gate = gate_up_.data() + r * stride + from;
-          ops.silu_mul(gate, gate + inner, count, activated_.row(r) + from);
+          ops.silu_mul(gate, gate + inner, columns, activated_.row(r) + from);
           if (native_bf16_)
-            ops.to_bf16(activated_.row(r) + from, count, activated_.narrow.data() + r * activated_.stride + from);
+            ops.to_bf16(activated_.row(r) + from, columns, activated_.narrow.data() + r * activated_.stride + from);
         }
       });
-      linear(team, activated_, rows, w.down, x_.data(), width, PanelMode::add);
-      const bool last = i + 1 == config_.num_layers;
-      team.share(rows, row_grain, [&](int64_t begin, int64_t end) {
-        norm(last ? packed_.final_norm : packed_.layers[i + 1].input_norm, last ? hidden_ : normed_, begin, end);
+      linear(team, activated_, count, w.down, x_.data(), width, PanelMode::add);
+      team.share(count, row_grain, [&](int64_t begin, int64_t end) {
+        for (int64_t r = begin; r < end; ++r) {
+          if (last) {
+            norm(packed_.final_norm, hidden_, r, row_of(r));
+          } else {
+            norm(packed_.layers[i + 1].input_norm, normed_, r, r);
+          }
+        }
       });
     }
   });
@@ -397,7 +436,7 @@ void CpuDecoder::draw(std::vector<DrawQuery>& queries) {
     row_of[i] = at->second;
   }
   const int64_t columns = packed_.head.columns;
-  std::vector<float> logits(std::min<size_t>(refs.size(), kDrawRows) * static_cast<size_t>(columns));
+  reserve(logits_, static_cast<int64_t>(std::min<size_t>(refs.size(), kDrawRows)) * columns);
   for (size_t first = 0; first < refs.size(); first += kDrawRows) {
     const size_t end = std::min(refs.size(), first + kDrawRows);
     const Activations inputs = head_inputs(refs, first, end);
@@ -407,11 +446,11 @@ void CpuDecoder::draw(std::vector<DrawQuery>& queries) {
     }
     const double flops = 2.0 * static_cast<double>((end - first) * config_.hidden_size * columns);
     Team::run(flops, [&](Team& team) {
-      linear(team, inputs, static_cast<int64_t>(end - first), packed_.head, logits.data(), columns, PanelMode::store);
+      linear(team, inputs, static_cast<int64_t>(end - first), packed_.head, logits_.data(), columns, PanelMode::store);
       team.share(static_cast<int64_t>(here.size()), 1, [&](int64_t begin, int64_t stop) {
         for (int64_t i = begin; i < stop; ++i) {
           DrawQuery& query = queries[here[i]];
-          const float* row = logits.data() + (row_of[here[i]] - first) * columns;
+          const float* row = logits_.data() + (row_of[here[i]] - first) * columns;
           query.bad = kernels::sample_rows_cpu(row, 1, config_.vocab_size, columns, &query.key, query.barred->data(),
                                                static_cast<int64_t>(query.barred->size()), *query.params,
                                                &query.sample) >= 0;

@@ -58,13 +58,15 @@ class CudaDecoder final : public Decoder {
         group_(config_.num_heads / config_.num_kv_heads),
         head_block_(kernels::head_block_elements(config_.head_dim)),
         stream_(c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device_.index())),
-        slabs_(block_elements(), device_),
+        slabs_(config_.num_layers * config_.num_kv_heads * head_block_, device_),
         inputs_(device_),
         windows_(config_.window.begin(), config_.window.end()) {}
 
   ~CudaDecoder() override { cudaStreamSynchronize(stream_.stream()); }
 
-  int64_t block_elements() const override { return config_.num_layers * config_.num_kv_heads * head_block_; }
+  int64_t block_bytes() const override {
+    return config_.num_layers * config_.num_kv_heads * head_block_ * static_cast<int64_t>(sizeof(float));
+  }
 
   // Always: a thread block reads a chunk in the same time for one row as for several.
   int64_t sharing_threshold() const override { return 2; }

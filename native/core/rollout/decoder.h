@@ -38,8 +38,8 @@ class Decoder {
  public:
   virtual ~Decoder() = default;
 
-  // Bytes of keys and values of a pool block of 32 tokens, over 4.
-  virtual int64_t block_elements() const = 0;
+  // Bytes of the keys and values of a pool block of 32 tokens.
+  virtual int64_t block_bytes() const = 0;
 
   // From how many rows on a chunk of keys and values is better read once for all of them.
   virtual int64_t sharing_threshold() const = 0;
@@ -49,7 +49,8 @@ class Decoder {
   // Gives back memory for weights and blocks; load_weights() comes before the next step.
   virtual void release_memory() = 0;
 
-  // Runs the step's rows through every layer. Keys and values go to their slots, hidden states stay until the next step.
+  // Runs the step's rows through every layer. Keys and values go to their slots; the hidden states of the rows that the
+  // plan keeps stay until the next step.
   virtual void run(const StepPlan& plan) = 0;
 
   // Copies a hidden state of the last step to a slot that stays until free_hidden.

@@ -5,9 +5,9 @@
 
 namespace stepward {
 
-KvPool::KvPool(int64_t block_elements, int64_t budget_bytes)
-    : block_elements_(block_elements),
-      capacity_(std::clamp<int64_t>(budget_bytes / (block_elements * 4), 1, std::numeric_limits<int32_t>::max())) {}
+KvPool::KvPool(int64_t block_bytes, int64_t budget_bytes)
+    : block_bytes_(block_bytes),
+      capacity_(std::clamp<int64_t>(budget_bytes / block_bytes, 1, std::numeric_limits<int32_t>::max())) {}
 
 int32_t KvPool::take() {
   peak_ = std::max(peak_, ++in_use_);

@@ -184,6 +184,10 @@ bool Scheduler::plan_span(Segment* segment, int64_t to, bool decode) {
 void Scheduler::run() {
   if (spans_.empty()) return;
   const double start = now();
+  for (const auto& [key, task] : tasks_) {
+    if (task->kind == Task::Kind::score && task->node->pins > 0) scorers_[task->node].push_back(task.get());
+  }
+  for (StepSpan& span : spans_) span.scored = scorers_.contains(span.segment);
   const StepPlan plan = plan_step(spans_, least_shared_, windows_);
   decoder_.run(plan);
   int64_t row = 0;
@@ -293,14 +297,10 @@ void Scheduler::read() {
   };
   std::vector<LogprobQuery> queries;
   std::vector<Target> targets;
-  std::map<const Segment*, std::vector<Task*>> scorers;
-  for (const auto& [key, task] : tasks_) {
-    if (task->kind == Task::Kind::score && task->node->pins > 0) scorers[task->node].push_back(task.get());
-  }
   int64_t row = 0;
   for (const StepSpan& span : spans_) {
-    const auto found = scorers.find(span.segment);
-    if (found != scorers.end()) {
+    const auto found = scorers_.find(span.segment);
+    if (found != scorers_.end()) {
       for (Task* task : found->second) {
         for (int64_t i = span.from; i < span.to && i + 1 < span.segment->length(); ++i) {
           queries.push_back({{false, row + i - span.from}, {span.segment->tokens[i + 1]}});
@@ -362,6 +362,7 @@ void Scheduler::end_step() {
   tree_.sweep(pinned_);
   pinned_.clear();
   spans_.clear();
+  scorers_.clear();
   ready_.clear();
 }
 

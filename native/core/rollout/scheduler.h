@@ -65,7 +65,7 @@ class Scheduler {
   // Of the step being planned or run.
   std::vector<Segment*> pinned_;
   std::vector<StepSpan> spans_;
-  std::vector<Task*> span_tasks_;  // [spans] whose scored segment it is, or null
+  std::map<const Segment*, std::vector<Task*>> scorers_;
   std::vector<Ready> ready_;
   int64_t prompt_rows_ = 0, decode_rows_ = 0;
   bool out_of_memory_ = false;

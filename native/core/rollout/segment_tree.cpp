@@ -22,7 +22,7 @@ int eviction_class(const Segment& s) {
 }  // namespace
 
 SegmentTree::SegmentTree(Decoder& decoder, int64_t budget_bytes)
-    : decoder_(decoder), pool_(decoder.block_elements(), budget_bytes) {}
+    : decoder_(decoder), pool_(decoder.block_bytes(), budget_bytes) {}
 
 SegmentTree::~SegmentTree() = default;
 
@@ -122,6 +122,7 @@ void SegmentTree::drop_if_idle(Segment* segment) {
 bool SegmentTree::reserve(Segment* segment, int64_t to) {
   const int64_t more = blocks_for(to) - static_cast<int64_t>(segment->blocks.size());
   if (more <= 0) return true;
+  if (pool_.returned() < more) recycle();
   if (pool_.available() < more && !make_room(more)) return false;
   for (int64_t i = 0; i < more; ++i) segment->blocks.push_back(pool_.take());
   return true;
@@ -136,26 +137,51 @@ bool SegmentTree::could_spare(int64_t blocks) const {
   return spare >= blocks;
 }
 
-bool SegmentTree::make_room(int64_t blocks) {
-  std::vector<Segment*> losers;
-  int64_t spare = pool_.available();
+std::vector<Segment*> SegmentTree::losers(int highest_class, int64_t* blocks) const {
+  std::vector<Segment*> found;
+  *blocks = 0;
   for (const auto& [segment, owned] : segments_) {
-    if (segment->pins > 0 || segment->blocks.empty()) continue;
-    losers.push_back(segment);
-    spare += static_cast<int64_t>(segment->blocks.size());
+    if (segment->pins > 0 || segment->blocks.empty() || eviction_class(*segment) > highest_class) continue;
+    found.push_back(segment);
+    *blocks += static_cast<int64_t>(segment->blocks.size());
   }
-  if (spare < blocks) return false;
   // Of equally old ones the deeper goes first: what lies below a segment is of no use without it.
-  std::sort(losers.begin(), losers.end(), [](const Segment* a, const Segment* b) {
+  std::sort(found.begin(), found.end(), [](const Segment* a, const Segment* b) {
     const int ca = eviction_class(*a), cb = eviction_class(*b);
     if (ca != cb) return ca < cb;
     if (a->used != b->used) return a->used < b->used;
     if (a->start != b->start) return a->start > b->start;
     return a->blocks.front() < b->blocks.front();
   });
+  return found;
+}
+
+// The first touch of memory costs more than computing a token's keys and values saves, unless much is asked for again.
+void SegmentTree::recycle() {
+  if (pool_.touched() < recycle_from_) return;
+  int64_t idle = 0;
+  const std::vector<Segment*> oldest = losers(0, &idle);
+  const int64_t allowed = std::max(pool_.touched() / 4, pool_.capacity() / 16);
+  if (idle <= allowed) {
+    recycle_from_ = pool_.touched() + allowed - idle + 1;
+    return;
+  }
+  for (Segment* segment : oldest) {
+    if (idle <= allowed / 2) break;
+    if (!segments_.contains(segment)) continue;
+    idle -= static_cast<int64_t>(segment->blocks.size());
+    drop_memory(segment);
+    drop_if_idle(segment);
+  }
+}
+
+bool SegmentTree::make_room(int64_t blocks) {
+  int64_t spare = 0;
+  const std::vector<Segment*> candidates = losers(2, &spare);
+  if (pool_.available() + spare < blocks) return false;
   // While at it some more of what nobody holds, so that a full pool does not mean a search through it for every block.
   const int64_t enough = std::max(blocks, pool_.capacity() / 16);
-  for (Segment* segment : losers) {
+  for (Segment* segment : candidates) {
     if (pool_.available() >= enough) break;
     if (!segments_.contains(segment)) continue;  // gone with the last one below it
     if (pool_.available() >= blocks && eviction_class(*segment) > 0) break;

@@ -68,6 +68,10 @@ class SegmentTree {
   // Frees a segment that nobody needs, and its parents as far as they too are not needed any more.
   void drop_if_idle(Segment* segment);
   bool make_room(int64_t blocks);
+  // Segments outside the step that hold blocks, those that lose them first in front; their blocks in all.
+  std::vector<Segment*> losers(int highest_class, int64_t* blocks) const;
+  // Before memory that was never used is taken: has the oldest of what nobody holds make way where that is much.
+  void recycle();
   static uint64_t key_of(const Segment* parent, const std::vector<int32_t>& tokens);
 
   Decoder& decoder_;
@@ -75,6 +79,7 @@ class SegmentTree {
   std::unordered_map<Segment*, std::unique_ptr<Segment>> segments_;
   std::unordered_multimap<uint64_t, Segment*> index_;  // by parent and tokens
   int64_t evicted_tokens_ = 0;
+  int64_t recycle_from_ = 0;  // blocks ever used at which to look again
 };
 
 }  // namespace stepward

@@ -64,7 +64,7 @@ StepShape shape_of(const StepPlan& plan, int64_t group) {
   const int64_t at_most = entries_of_piece(group);
   int64_t pieces = 0;
   for (int64_t i = 0; i < plan.num_items(); ++i) {
-    pieces += (plan.entry_offsets[i + 1] - plan.entry_offsets[i] + at_most - 1) / at_most;
+    pieces += (plan.entries.offsets[i + 1] - plan.entries.offsets[i] + at_most - 1) / at_most;
   }
   const int64_t rows = padded_rows(plan.num_rows());
   return {rows, rows <= kSmallStep ? padded_pieces(pieces) : pieces};
@@ -72,7 +72,7 @@ StepShape shape_of(const StepPlan& plan, int64_t group) {
 
 bool StepInputs::send(const StepPlan& plan, const StepShape& shape, int64_t group) {
   const Layout layout(shape);
-  const int64_t windows = static_cast<int64_t>(plan.first.size()), entries = plan.num_entries();
+  const int64_t windows = static_cast<int64_t>(plan.entries.first.size()), entries = plan.num_entries();
   const int64_t bytes = layout.entries + entries * windows * static_cast<int64_t>(sizeof(AttentionEntry));
   // Pinned memory comes from torch's cache, which hands it out again only when the copy below has ended.
   const at::Tensor host = at::empty({bytes}, at::TensorOptions(at::kByte).pinned_memory(true));
@@ -87,8 +87,8 @@ bool StepInputs::send(const StepPlan& plan, const StepShape& shape, int64_t grou
   std::vector<AttentionPiece> pieces;
   const int32_t at_most = static_cast<int32_t>(entries_of_piece(group));
   for (int64_t i = 0; i < plan.num_items(); ++i) {
-    const int32_t end = plan.entry_offsets[i + 1], block = plan.block_offsets[i];
-    for (int32_t begin = plan.entry_offsets[i]; begin < end; begin += at_most) {
+    const int32_t end = plan.entries.offsets[i + 1], block = plan.block_offsets[i];
+    for (int32_t begin = plan.entries.offsets[i]; begin < end; begin += at_most) {
       pieces.push_back({begin, std::min(end, begin + at_most), block, plan.block_offsets[i + 1] - block});
     }
   }
@@ -96,7 +96,8 @@ bool StepInputs::send(const StepPlan& plan, const StepShape& shape, int64_t grou
 
   auto* entry = reinterpret_cast<AttentionEntry*>(to + layout.entries);
   for (int64_t e = 0; e < entries; ++e) {
-    for (const auto& [window, first] : plan.first) *entry++ = {plan.rows[e], plan.parts[e], first[e], plan.last[e]};
+    for (const auto& [window, first] : plan.entries.first)
+      *entry++ = {plan.entries.rows[e], plan.entries.parts[e], first[e], plan.entries.last[e]};
   }
 
   const bool moved = !memory_.defined() || memory_.size(0) < bytes;

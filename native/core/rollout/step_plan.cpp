@@ -32,7 +32,10 @@ class Planner {
 
   void add(const StepSpan& span) {
     const std::vector<Segment*> path = path_of(span.segment);
-    for (int64_t i = span.from; i < span.to; ++i) add_row(span, path, i);
+    for (int64_t i = span.from; i < span.to; ++i) {
+      if (span.scored || i + 1 == span.segment->length()) plan_.kept.push_back(static_cast<int32_t>(plan_.num_rows()));
+      add_row(span, path, i);
+    }
     for (Segment* segment : path) touched_.push_back(segment);
   }
 
@@ -102,16 +105,16 @@ StepPlan plan_step(const std::vector<StepSpan>& spans, int64_t least_shared, con
   // Long items first: the last one to be taken should be short.
   std::stable_sort(items.begin(), items.end(),
                    [](const Item& a, const Item& b) { return a.entries.size() > b.entries.size(); });
-  for (const int64_t window : windows) plan.first[window];
+  for (const int64_t window : windows) plan.entries.first[window];
   for (const Item& item : items) {
     if (item.entries.empty()) continue;
     int64_t reach = 0;
     for (const Entry& entry : item.entries) {
-      plan.rows.push_back(entry.row);
-      plan.parts.push_back(entry.part);
-      plan.last.push_back(entry.last);
+      plan.entries.rows.push_back(entry.row);
+      plan.entries.parts.push_back(entry.part);
+      plan.entries.last.push_back(entry.last);
       reach = std::max<int64_t>(reach, entry.last);
-      for (auto& [window, first] : plan.first) {
+      for (auto& [window, first] : plan.entries.first) {
         // A window of w tokens reaches back to position - w + 1.
         const int64_t oldest = window > 0 ? entry.position - window + 1 - entry.chunk_start : 0;
         first.push_back(static_cast<int32_t>(std::clamp<int64_t>(oldest, 0, entry.last)));
@@ -119,10 +122,29 @@ StepPlan plan_step(const std::vector<StepSpan>& spans, int64_t least_shared, con
     }
     const int64_t first_block = item.chunk * (kChunkTokens / kBlockTokens);
     for (int64_t b = 0; b * kBlockTokens < reach; ++b) plan.blocks.push_back(item.segment->blocks[first_block + b]);
-    plan.entry_offsets.push_back(static_cast<int32_t>(plan.rows.size()));
+    plan.entries.offsets.push_back(static_cast<int32_t>(plan.num_entries()));
     plan.block_offsets.push_back(static_cast<int32_t>(plan.blocks.size()));
   }
   return plan;
+}
+
+AttentionEntries entries_of_kept(const StepPlan& plan) {
+  std::vector<bool> kept(plan.num_rows(), false);
+  for (const int32_t row : plan.kept) kept[row] = true;
+  const AttentionEntries& all = plan.entries;
+  AttentionEntries some;
+  for (int64_t i = 0; i < plan.num_items(); ++i) {
+    for (int32_t e = all.offsets[i]; e < all.offsets[i + 1]; ++e) {
+      if (!kept[all.rows[e]]) continue;
+      some.rows.push_back(all.rows[e]);
+      some.parts.push_back(all.parts[e]);
+      some.last.push_back(all.last[e]);
+      for (const auto& [window, first] : all.first) some.first[window].push_back(first[e]);
+    }
+    some.offsets.push_back(static_cast<int32_t>(some.rows.size()));
+  }
+  for (const auto& [window, first] : all.first) some.first[window];
+  return some;
 }
 
 }  // namespace stepward
