@@ -4,15 +4,13 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/detail/CUDAHooksInterface.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/embedding.h>
-#include <ATen/ops/linear.h>
-#include <ATen/ops/rms_norm.h>
-#include <ATen/ops/silu.h>
 #include <ATen/ops/tensor.h>
 
 #include "core/forest_attention.h"
 #include "core/tensors.h"
+#include "core/train/attention_plan.h"
+#include "core/train/ops.h"
 #include "stepward/cpu_features.h"
 #include "stepward/error.h"
 
@@ -49,14 +47,6 @@ at::ScalarType resolve_dtype(const std::string& name, const at::Device& device) 
          "than float32; use float32");
   }
   return at::kBFloat16;
-}
-
-// Half-split rotation (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin), as transformers lays heads out (arXiv
-// 2104.09864). x [T, heads, head_dim]; cos, sin [T, 1, head_dim / 2].
-at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
-  const int64_t half = x.size(2) / 2;
-  const at::Tensor x1 = x.narrow(2, 0, half), x2 = x.narrow(2, half, half);
-  return at::cat({x1 * cos - x2 * sin, x2 * cos + x1 * sin}, 2);
 }
 
 }  // namespace
@@ -140,16 +130,16 @@ void Model::save(const std::filesystem::path& directory) const {
 }
 
 at::Tensor Model::apply(const Linear& linear, const at::Tensor& x) const {
-  at::Tensor y = linear.bias.defined() ? at::linear(x, linear.weight, linear.bias) : at::linear(x, linear.weight);
+  at::Tensor y = stepward::linear(x, linear.weight, linear.bias);
   if (linear.lora && adapters_off_ == 0)
-    y = y + at::linear(at::linear(x, linear.lora->a), linear.lora->b) * linear.lora->scale;
+    y = y + stepward::linear(stepward::linear(x, linear.lora->a), linear.lora->b) * linear.lora->scale;
   return y;
 }
 
 at::Tensor Model::forward(const at::Tensor& tokens, const at::Tensor& positions, const Attention& attention) const {
   const int64_t count = tokens.numel(), hidden = config_.hidden_size, head_dim = config_.head_dim;
   const auto norm = [&](const at::Tensor& x, const at::Tensor& weight) {
-    return at::rms_norm(x, {weight.numel()}, weight, config_.rms_norm_eps);
+    return rms_norm(x, weight, config_.rms_norm_eps);
   };
   // Angles in float32 whatever the model's dtype, as transformers does: bf16 positions above 256 would collide.
   const at::Tensor angles = positions.to(at::kFloat).unsqueeze(1) * inv_freq_.unsqueeze(0);
@@ -171,14 +161,21 @@ at::Tensor Model::forward(const at::Tensor& tokens, const at::Tensor& positions,
     k = rotate(k, cos, sin);
     x = x + apply(w.o, attention(i, q, k, v));
     const at::Tensor m = norm(x, w.post_attention_norm);
-    x = x + apply(w.down, at::silu(apply(w.gate, m)) * apply(w.up, m));
+    x = x + apply(w.down, silu_mul(apply(w.gate, m), apply(w.up, m)));
   }
   return norm(x, final_norm_).view({count, hidden});
 }
 
 at::Tensor Model::forward(const Forest& forest, const PackedForest& packed) const {
-  const ForestAttention attend(forest, packed, config_, device(), dtype());
   const at::Tensor tokens = index_tensor(forest.tokens, device()), positions = index_tensor(packed.position, device());
+  if (has_own_kernels(embedding_)) {
+    const auto plan = std::make_shared<const kernels::AttentionPlan>(plan_attention(forest, packed));
+    return forward(tokens, positions,
+                   [&](int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+                     return tree_attention(plan, q, k, v, config_.window[layer]);
+                   });
+  }
+  const ForestAttention attend(forest, packed, config_, device(), dtype());
   return forward(tokens, positions, [&](int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
     return attend(layer, q, k, v);
   });

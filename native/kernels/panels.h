@@ -1,4 +1,4 @@
-// Matrix products against packed panels: the linear layers of the rollout engine, its scores Q K^T and its sums P V. A
+// Matrix products against packed panels: the linear layers of rollouts and training, and training's attention. A
 // panel holds kPanel columns with the inner dimension outermost, so that a product streams it once whatever the number
 // of rows: near memory bandwidth for few rows, near the peak rate for many. An output element is one chain of fused
 // multiply-adds in ascending k. It does not depend on the other rows of the call, and is the same on every CPU that has
@@ -22,6 +22,10 @@ struct PanelOps {
   // a [rows, k] f32 with row stride lda; c f32 with row stride ldc >= 32 * panels.
   void (*multiply)(const float* a, int64_t lda, int64_t rows, const float* b, int64_t ldb, int64_t panel_stride,
                    int64_t panels, int64_t k, float* c, int64_t ldc, PanelMode mode);
+
+  // The same with a transposed: a [k, rows] with row stride lda, for products with a sum over tokens.
+  void (*multiply_transposed)(const float* a, int64_t lda, int64_t rows, const float* b, int64_t ldb,
+                              int64_t panel_stride, int64_t panels, int64_t k, float* c, int64_t ldc, PanelMode mode);
 
   // The same with bf16 panels of pairs, see pack_bf16_panels, widened to f32: half the memory traffic. k is even.
   void (*multiply_wide)(const float* a, int64_t lda, int64_t rows, const uint16_t* b, int64_t panel_stride,

@@ -282,6 +282,23 @@ TEST(Rollout, AJudgeTreeComputesEveryPrefixOnce) {
   EXPECT_LE(counters.prompt_tokens_computed, kProblems * 4100);
 }
 
+// Released paths stay for a look-up, but not for ever: a job that never asks again touches little more than it holds.
+TEST(Rollout, MemoryOfReleasedPathsIsUsedAgain) {
+  const auto model = tiny_model();
+  RolloutOptions options;
+  options.kv_budget_bytes = 1600 * block_bytes(*model);
+  Rollout rollout(*model, options);
+  std::mt19937 random(7);
+  std::vector<float> got;
+  for (int i = 0; i < 300; ++i) {
+    const NodeId root = rollout.open(random_ids(random, 100));
+    rollout.readout(root, {random_ids(random, 20)}, {1}, i, kNever, into(got));
+    rollout.drain();
+    rollout.release(root);
+  }
+  EXPECT_LE(rollout.counters().peak_kv_bytes, 120 * block_bytes(*model));  // a sixteenth of the budget, and one path
+}
+
 // Several requests at once, whose priorities, ends and cancellations fall as they will, under a budget that makes them
 // take memory from each other.
 TEST(Rollout, RequestsInFlightTogetherGiveWhatTheyGiveAlone) {

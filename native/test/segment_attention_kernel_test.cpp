@@ -4,11 +4,13 @@
 
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "kernels/isa.h"
+#include "kernels/panels.h"
 #include "kernels/segment_attention.h"
 
 namespace stepward::kernels {
@@ -20,15 +22,18 @@ struct Chunk {
   std::vector<const float*> heads;
 };
 
-// Keys and values of `tokens` tokens; the slots behind them hold what an earlier owner may have left there.
+// Keys and values of `tokens` tokens; the slots behind them, and the columns beyond dim, hold what an earlier owner may
+// have left there.
 Chunk random_chunk(std::mt19937& random, int64_t tokens, int64_t dim) {
   std::normal_distribution<float> normal;
   Chunk chunk{tokens, {}, {}};
   for (int64_t begin = 0; begin < tokens; begin += kBlockTokens) {
-    std::vector<float> block(head_block_elements(dim), 0.0f);
-    for (int64_t i = 0; i < dim * kBlockTokens; ++i) block[i] = normal(random);
-    for (int64_t t = 0; t < kBlockTokens; ++t) {
-      for (int64_t d = 0; d < dim; ++d) block[dim * kBlockTokens + t * value_width(dim) + d] = normal(random);
+    std::vector<float> block(head_block_elements(dim), std::numeric_limits<float>::quiet_NaN());
+    for (int64_t t = 0; t < kBlockTokens && begin + t < tokens; ++t) {
+      for (int64_t d = 0; d < dim; ++d) {
+        block[d * kBlockTokens + t] = normal(random);
+        block[dim * kBlockTokens + t * value_width(dim) + d] = normal(random);
+      }
     }
     chunk.blocks.push_back(std::move(block));
   }
@@ -118,6 +123,60 @@ TEST_P(SegmentAttentionTest, EqualsOneSoftmaxOverThePath) {
           ASSERT_NEAR(shared[(r * group + h) * dim + d], expected[d] / total, 3e-6) << "dim " << dim << " row " << r;
       }
     }
+  }
+}
+
+// Blocks of bf16 bits give the very bits of the floats they stand for.
+TEST_P(SegmentAttentionTest, Bf16BlocksAreTheirFloats) {
+  for (const int64_t dim : {40, 64, 128}) {
+    std::mt19937 random(static_cast<uint32_t>(dim));
+    std::normal_distribution<float> normal;
+    const int64_t tokens = 90, group = 3, rows = 5;
+    Chunk chunk = random_chunk(random, tokens, dim);
+    std::vector<std::vector<uint16_t>> narrow;
+    for (auto& block : chunk.blocks) {
+      narrow.emplace_back();
+      for (float& v : block) {
+        narrow.back().push_back(to_bf16(v));
+        const uint32_t bits = static_cast<uint32_t>(narrow.back().back()) << 16;
+        std::memcpy(&v, &bits, sizeof(v));
+      }
+    }
+    std::vector<const uint16_t*> narrow_blocks;
+    for (const auto& block : narrow) narrow_blocks.push_back(block.data());
+    std::vector<float> q(rows * group * dim);
+    for (float& v : q) v = normal(random) / std::sqrt(static_cast<float>(dim));
+    const std::vector<int32_t> ids{0, 1, 2, 3, 4}, first{0, 0, 40, 0, 90}, last{1, 32, 75, 90, 90};
+    std::vector<float> out[2], max[2], sum[2];
+    for (int i = 0; i < 2; ++i) {
+      out[i].assign(rows * group * value_width(dim), 0.0f);
+      max[i].assign(rows * group, 0.0f);
+      sum[i].assign(rows * group, 0.0f);
+      attend_chunk_cpu({q.data(), group * dim, dim, 0, group, i == 0 ? chunk.heads.data() : nullptr, ids.data(),
+                        ids.data(), first.data(), last.data(), rows, out[i].data(), max[i].data(), sum[i].data(), group,
+                        narrow_blocks.data()});
+    }
+    EXPECT_EQ(max[0], max[1]);
+    EXPECT_EQ(sum[0], sum[1]);
+    for (int64_t r = 0; r < rows * group; ++r) {
+      for (int64_t d = 0; d < dim; ++d)
+        ASSERT_EQ(out[0][r * value_width(dim) + d], out[1][r * value_width(dim) + d]) << "dim " << dim << " row " << r;
+    }
+    EXPECT_EQ(sum[0][4 * group], 0.0f) << "a row that sees nothing";
+  }
+}
+
+// A NaN in what a row sees is not lost, wherever it lies.
+TEST_P(SegmentAttentionTest, NanReachesTheResult) {
+  const int64_t dim = 64;
+  std::mt19937 random(3);
+  for (const int64_t tokens : {1, 40}) {
+    std::vector<Chunk> chunks;
+    for (const int64_t count : {int64_t{50}, tokens}) chunks.push_back(random_chunk(random, count, dim));
+    chunks[1].blocks[0][5 * kBlockTokens] = std::numeric_limits<float>::quiet_NaN();  // the first token's key
+    const auto result = attend(chunks, {{{0, 0}, {50, static_cast<int32_t>(tokens)}}}, std::vector<float>(dim, 0.1f), 1,
+                               dim, true);
+    for (const float v : result) EXPECT_TRUE(std::isnan(v));
   }
 }
 
