@@ -14,6 +14,8 @@
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "core/train/ops.h"
+#include "core/train/products.h"
 #include "kernels/logprob.h"
 #include "stepward/error.h"
 
@@ -25,7 +27,7 @@ namespace stepward {
 namespace {
 
 // About a million logits (4 MB of f32) at once: large enough for GEMM, small enough for the cache and for flat memory.
-constexpr int64_t kBlockElements = 1 << 20, kMaxColumns = 4096;
+constexpr int64_t kBlockElements = 1 << 20, kMaxColumns = 2048;
 
 struct Blocks {
   int64_t columns, rows;
@@ -45,8 +47,32 @@ kernels::LogitBlock rows_of(const kernels::LogitBlock& block, int64_t begin, int
   return {block.logits + begin * block.stride, end - begin, block.cols, block.stride, block.col0};
 }
 
-at::Tensor logits_block(const at::Tensor& hidden, const at::Tensor& weight, int64_t first_column, int64_t columns) {
-  return at::mm(hidden, weight.narrow(0, first_column, columns).t()).to(at::kFloat);
+// The three products of a block, x [rows, hidden] with the rows of the head [first, first + columns): logits
+// [rows, columns], what their gradient dz adds to x's, and what it adds to the head's.
+at::Tensor logits_block(const at::Tensor& x, const at::Tensor& weight, int64_t first, int64_t columns) {
+  if (!has_own_kernels(x)) return at::mm(x, weight.narrow(0, first, columns).t()).to(at::kFloat);
+  at::Tensor z = at::empty({x.size(0), columns}, x.options());
+  product_transposed_weight(x.const_data_ptr<float>(), weight.const_data_ptr<float>() + first * x.size(1), x.size(0),
+                            x.size(1), columns, z.data_ptr<float>());
+  return z;
+}
+
+void add_input_gradient(const at::Tensor& dz, const at::Tensor& weight, int64_t first, at::Tensor& grad_x) {
+  if (!has_own_kernels(weight)) {
+    grad_x.addmm_(dz, weight.narrow(0, first, dz.size(1)).to(at::kFloat));
+    return;
+  }
+  product(dz.const_data_ptr<float>(), weight.const_data_ptr<float>() + first * weight.size(1), dz.size(0), dz.size(1),
+          weight.size(1), grad_x.data_ptr<float>(), true);
+}
+
+void add_weight_gradient(const at::Tensor& dz, const at::Tensor& x, int64_t first, at::Tensor& grad_weight) {
+  if (!has_own_kernels(x)) {
+    grad_weight.narrow(0, first, dz.size(1)).addmm_(dz.t(), x.to(at::kFloat));
+    return;
+  }
+  product_over_rows(dz.const_data_ptr<float>(), x.const_data_ptr<float>(), dz.size(0), dz.size(1), x.size(1),
+                    grad_weight.data_ptr<float>() + first * x.size(1), true);
 }
 
 void update(const at::Tensor& logits, int64_t first_column, const int32_t* targets, float* max, float* sum,
@@ -118,8 +144,8 @@ struct SelectedLogprobs : torch::autograd::Function<SelectedLogprobs> {
         at::Tensor dz = logits_block(x, weight, column, columns);
         backward_in_place(dz, column, targets.const_data_ptr<int32_t>() + row, lse.const_data_ptr<float>() + row,
                           grad.const_data_ptr<float>() + row);
-        grad_x.addmm_(dz, weight.narrow(0, column, columns).to(at::kFloat));
-        if (grad_weight.defined()) grad_weight.narrow(0, column, columns).addmm_(dz.t(), x.to(at::kFloat));
+        add_input_gradient(dz, weight, column, grad_x);
+        if (grad_weight.defined()) add_weight_gradient(dz, x, column, grad_weight);
       }
     }
     return {grad_hidden.to(hidden.scalar_type()),
@@ -134,7 +160,7 @@ at::Tensor selected_logprobs(const at::Tensor& hidden, const at::Tensor& weight,
     fail(ErrorCode::INVALID_ARGUMENT, "selected_logprobs: expected hidden [n, d], weight [vocab, d], targets [n], got ",
          hidden.sizes(), ", ", weight.sizes(), ", ", targets.sizes());
   }
-  return SelectedLogprobs::apply(hidden.contiguous(), weight, targets.to(at::kInt).contiguous());
+  return SelectedLogprobs::apply(hidden.contiguous(), weight.contiguous(), targets.to(at::kInt).contiguous());
 }
 
 }  // namespace stepward

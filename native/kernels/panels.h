@@ -34,6 +34,9 @@ struct PanelOps {
   // bf16 by bf16 with f32 sums, two k a step (AVX512-BF16); null where the CPU has no such product. k and lda are even.
   void (*multiply_bf16)(const uint16_t* a, int64_t lda, int64_t rows, const uint16_t* b, int64_t panel_stride,
                         int64_t panels, int64_t k, float* c, int64_t ldc, PanelMode mode);
+
+  // One panel of the 32 rows of w (row stride ldw), see pack_panels.
+  void (*pack)(const float* w, int64_t ldw, int64_t k, float* panel);
 };
 
 // The variant of isa().

@@ -131,7 +131,11 @@ void pack_panels(const float* w, int64_t ldw, int64_t n, int64_t k, float* packe
   for (int64_t p = 0; p < panels_of(n); ++p) {
     const int64_t columns = std::min(kPanel, n - p * kPanel);
     float* panel = packed + p * kPanel * k;
-    if (columns < kPanel) std::fill_n(panel, kPanel * k, 0.0f);
+    if (columns == kPanel) {
+      panel_ops().pack(w + p * kPanel * ldw, ldw, k, panel);
+      continue;
+    }
+    std::fill_n(panel, kPanel * k, 0.0f);
     for (int64_t j = 0; j < columns; ++j) {
       const float* row = w + (p * kPanel + j) * ldw;
       for (int64_t i = 0; i < k; ++i) panel[i * kPanel + j] = row[i];
