@@ -35,6 +35,8 @@ export { type SystemInfo, setThreads, systemInfo } from './native/system.js';
 export { TokenTree } from './native/token-tree.js';
 export { Trainer } from './native/trainer.js';
 export type {
+  Completions,
+  CompletionValues,
   EngineLike,
   EngineOptions,
   ForestData,
@@ -60,6 +62,8 @@ export type {
 export { CompiledPrompts } from './prompts/compile.js';
 export { DEFAULT_FORMAT, type PromptFormat } from './prompts/format.js';
 export { modelFormat, readFormat, writeModelFormat } from './prompts/load.js';
+export { Dual, DualPair, pairwise } from './training/losses/dual.js';
+export type { PairGradients, PairLoss, PairVectors } from './training/losses/pair-loss.js';
 export { trainPreference } from './training/preference.js';
 export { trainSft } from './training/sft.js';
 export type {

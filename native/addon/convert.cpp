@@ -176,6 +176,9 @@ Napi::Value to_js(Napi::Env env, const std::vector<int32_t>& values) {
 Napi::Value to_js(Napi::Env env, const std::vector<float>& values) {
   return copy_out<Napi::Float32Array>(env, values);
 }
+Napi::Value to_js(Napi::Env env, const std::vector<double>& values) {
+  return copy_out<Napi::Float64Array>(env, values);
+}
 Napi::Value to_js(Napi::Env env, const std::vector<uint8_t>& values) {
   return copy_out<Napi::Uint8Array>(env, values);
 }

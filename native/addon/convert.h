@@ -46,6 +46,7 @@ class Field {
 
 Napi::Value to_js(Napi::Env env, const std::vector<int32_t>& values);
 Napi::Value to_js(Napi::Env env, const std::vector<float>& values);
+Napi::Value to_js(Napi::Env env, const std::vector<double>& values);
 Napi::Value to_js(Napi::Env env, const std::vector<uint8_t>& values);
 // As an Int32Array. Throws OUT_OF_MEMORY where a value does not fit.
 Napi::Value to_js(Napi::Env env, const std::vector<int64_t>& values);

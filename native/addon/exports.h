@@ -30,6 +30,8 @@ Napi::Value rollout_counters(const Napi::CallbackInfo& info);
 // trainer_jobs.cpp
 Napi::Value create_trainer(const Napi::CallbackInfo& info);
 Napi::Value accumulate_preference(const Napi::CallbackInfo& info);
+Napi::Value forward_preference(const Napi::CallbackInfo& info);
+Napi::Value backward_preference(const Napi::CallbackInfo& info);
 Napi::Value accumulate_sft(const Napi::CallbackInfo& info);
 Napi::Value reference_logprobs(const Napi::CallbackInfo& info);
 Napi::Value apply_gradients(const Napi::CallbackInfo& info);

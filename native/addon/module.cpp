@@ -98,6 +98,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
 
   set<promises<create_trainer>>(exports, "createTrainer");
   set<promises<accumulate_preference>>(exports, "accumulatePreference");
+  set<promises<forward_preference>>(exports, "forwardPreference");
+  set<promises<backward_preference>>(exports, "backwardPreference");
   set<promises<accumulate_sft>>(exports, "accumulateSft");
   set<promises<reference_logprobs>>(exports, "referenceLogprobs");
   set<promises<apply_gradients>>(exports, "applyGradients");

@@ -29,18 +29,26 @@ TrainerOptions read_trainer_options(const Field& field) {
   return options;
 }
 
-PreferenceBatch read_preference_batch(const Field& field) {
+// The forest and its completions; no pairs.
+PreferenceBatch read_completions(const Field& field) {
   PreferenceBatch batch;
   batch.forest = field["forest"].forest();
   batch.completion_offsets = field["completionOffsets"].array<int32_t>();
   batch.completion_segments = field["completionSegments"].array<int32_t>();
+  return batch;
+}
+
+PreferenceBatch read_preference_batch(const Field& field) {
+  PreferenceBatch batch = read_completions(field);
   batch.chosen = field["chosen"].array<int32_t>();
   batch.rejected = field["rejected"].array<int32_t>(batch.chosen.size(), "one per pair");
   batch.weight = field["weight"].array<float>(batch.chosen.size(), "one per pair");
-  batch.reference = field["reference"].array<float>();
+  batch.reference = field["reference"].array<double>();
+  if (const Field mix = field["mix"]; mix.present()) batch.mix = mix.array<float>(batch.chosen.size(), "one per pair");
   batch.loss = field["loss"].text();
   batch.beta = static_cast<float>(field["beta"].number());
   batch.label_smoothing = static_cast<float>(field["labelSmoothing"].number());
+  batch.gamma = static_cast<float>(field["gamma"].number());
   batch.sft_weight = static_cast<float>(field["sftWeight"].number());
   batch.pair_norm = field["pairNorm"].number();
   batch.token_norm = field["tokenNorm"].number();
@@ -113,6 +121,30 @@ Napi::Value accumulate_preference(const Napi::CallbackInfo& info) {
       });
 }
 
+Napi::Value forward_preference(const Napi::CallbackInfo& info) {
+  const auto cancel = cancel_flag_of(info[2], "cancel");
+  return submit(
+      info, cancel, true,
+      [batch = read_completions(Field(info[1], "completions")), cancel](Trainer& trainer) {
+        return trainer.forward(batch, *cancel);
+      },
+      [](Napi::Env env, const CompletionValues& values) {
+        auto out = Napi::Object::New(env);
+        out.Set("logprobs", to_js(env, values.logprobs));
+        out.Set("lengths", to_js(env, values.lengths));
+        out.Set("computedTokens", to_js(env, values.computed_tokens));
+        return out;
+      });
+}
+
+Napi::Value backward_preference(const Napi::CallbackInfo& info) {
+  const auto cancel = cancel_flag_of(info[2], "cancel");
+  return submit(
+      info, cancel, true,
+      [grad = Field(info[1], "grad").array<double>(), cancel](Trainer& trainer) { trainer.backward(grad, *cancel); },
+      undefined);
+}
+
 Napi::Value accumulate_sft(const Napi::CallbackInfo& info) {
   const auto cancel = cancel_flag_of(info[2], "cancel");
   return submit(
@@ -133,10 +165,10 @@ Napi::Value reference_logprobs(const Napi::CallbackInfo& info) {
   const auto cancel = cancel_flag_of(info[2], "cancel");
   return submit(
       info, cancel, false,
-      [batch = read_preference_batch(Field(info[1], "batch")), cancel](Trainer& trainer) {
+      [batch = read_completions(Field(info[1], "completions")), cancel](Trainer& trainer) {
         return trainer.reference_logprobs(batch, *cancel);
       },
-      [](Napi::Env env, const std::vector<float>& logprobs) { return to_js(env, logprobs); });
+      [](Napi::Env env, const std::vector<double>& logprobs) { return to_js(env, logprobs); });
 }
 
 Napi::Value apply_gradients(const Napi::CallbackInfo& info) {

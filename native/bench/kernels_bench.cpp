@@ -81,9 +81,9 @@ BENCHMARK(logprob_backward)->Arg(4096)->Arg(50000);
 
 void preference_loss(benchmark::State& state) {
   const int64_t pairs = 1024;
-  const std::vector<float> chosen = normal_values(pairs, 5.0f), rejected(pairs, -3.0f), reference(pairs, 0.0f),
-                           weight(pairs, 1.0f);
-  std::vector<float> loss(pairs), grad_chosen(pairs), grad_rejected(pairs);
+  const std::vector<float> values = normal_values(pairs, 5.0f), weight(pairs, 1.0f);
+  const std::vector<double> chosen(values.begin(), values.end()), rejected(pairs, -3.0), reference(pairs, 0.0);
+  std::vector<double> loss(pairs), grad_chosen(pairs), grad_rejected(pairs);
   for (auto _ : state) {
     preference_loss_cpu(
         {pairs, chosen.data(), rejected.data(), reference.data(), reference.data(), weight.data(), nullptr, nullptr},

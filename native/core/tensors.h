@@ -15,7 +15,11 @@ at::Tensor index_tensor(const std::vector<int64_t>& values, const at::Device& de
 // Values as float32 on `device`, [n].
 at::Tensor float_tensor(const std::vector<float>& values, const at::Device& device);
 
-// A float tensor of any device as a host vector.
+// Values as float64 on `device`, [n].
+at::Tensor double_tensor(const std::vector<double>& values, const at::Device& device);
+
+// A tensor of any floating type and device as a host vector.
 std::vector<float> to_floats(const at::Tensor& tensor);
+std::vector<double> to_doubles(const at::Tensor& tensor);
 
 }  // namespace stepward

@@ -4,11 +4,12 @@
 
 #include <cmath>
 #include <optional>
+#include <utility>
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/tensor.h>
-#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include "core/completions.h"
@@ -22,16 +23,25 @@
 namespace stepward {
 namespace {
 
-void check_loss(const PreferenceBatch& batch) {
+void check_loss(const PreferenceBatch& batch, kernels::PreferenceLossKind kind) {
   const int64_t completions = static_cast<int64_t>(batch.completion_offsets.size()) - 1;
-  if (static_cast<int64_t>(batch.reference.size()) != completions) {
+  if (kind != kernels::PreferenceLossKind::simpo && static_cast<int64_t>(batch.reference.size()) != completions) {
     fail(ErrorCode::INVALID_ARGUMENT, "reference: expected one log-prob per completion (", completions, "), got ",
          batch.reference.size());
+  }
+  if (!batch.mix.empty() && batch.mix.size() != batch.chosen.size()) {
+    fail(ErrorCode::INVALID_ARGUMENT, "mix: expected one entry per pair (", batch.chosen.size(), ") or none, got ",
+         batch.mix.size());
+  }
+  for (size_t i = 0; i < batch.mix.size(); ++i) {
+    if (!(batch.mix[i] >= 0 && batch.mix[i] <= 1))
+      fail(ErrorCode::INVALID_ARGUMENT, "mix[", i, "]: expected a number from 0 to 1, got ", batch.mix[i]);
   }
   if (!(batch.beta > 0)) fail(ErrorCode::INVALID_ARGUMENT, "beta: expected a number > 0, got ", batch.beta);
   if (!(batch.label_smoothing >= 0 && batch.label_smoothing < 0.5f)) {
     fail(ErrorCode::INVALID_ARGUMENT, "labelSmoothing: expected a number in [0, 0.5), got ", batch.label_smoothing);
   }
+  if (!(batch.gamma >= 0)) fail(ErrorCode::INVALID_ARGUMENT, "gamma: expected a number >= 0, got ", batch.gamma);
   if (!(batch.sft_weight >= 0))
     fail(ErrorCode::INVALID_ARGUMENT, "sftWeight: expected a number >= 0, got ", batch.sft_weight);
   if (!(batch.pair_norm > 0))
@@ -47,8 +57,15 @@ struct Trainer::State {
   TrainerOptions options;
   std::vector<Parameter> parameters;
   std::optional<Optimizer> optimizer;
+  at::Tensor pending;  // [C] f64 log-probs of the last forward(), with its graph, until backward()
 
   bool merged = false;
+
+  // Gradients that were accumulated, and a forward() that was not followed by its backward().
+  void drop() {
+    pending.reset();
+    optimizer->zero_grad();
+  }
 
   // A step that failed must not leave half its gradients behind, whatever failed in it.
   template <typename Work>
@@ -59,13 +76,14 @@ struct Trainer::State {
         fail(ErrorCode::INVALID_ARGUMENT, "this trainer's adapter was merged: there is nothing left to train");
       return work();
     } catch (...) {
-      optimizer->zero_grad();
+      drop();
       throw;
     }
   }
 };
 
-Trainer::Trainer(Model& model, const TrainerOptions& options) : state_(new State{model, options, {}, std::nullopt}) {
+Trainer::Trainer(Model& model, const TrainerOptions& options)
+    : state_(new State{model, options, {}, std::nullopt, {}}) {
   try {
     if (options.lora.rank != 0) {
       state_->parameters = add_lora(model, options.lora);
@@ -81,6 +99,7 @@ Trainer::Trainer(Model& model, const TrainerOptions& options) : state_(new State
 }
 
 Trainer::~Trainer() {
+  state_->pending.reset();  // its graph holds the weights that are about to be leaves no more
   for (Parameter& parameter : state_->parameters) {
     parameter.tensor.mutable_grad() = at::Tensor();
     parameter.tensor.set_requires_grad(false);
@@ -92,35 +111,45 @@ Trainer::~Trainer() {
 PreferenceResult Trainer::accumulate(const PreferenceBatch& batch, const CancelFlag& cancel) {
   Model& model = state_->model;
   return state_->guarded([&] {
+    state_->pending.reset();
     cancel.check();
     check_completions(model, batch);
-    check_loss(batch);
-    const kernels::PreferenceLossParams params{preference_loss_kind(batch.loss), batch.beta, batch.label_smoothing};
+    const kernels::PreferenceLossParams params{preference_loss_kind(batch.loss), batch.beta, batch.label_smoothing,
+                                               batch.gamma};
+    check_loss(batch, params.kind);
     const CompletionLogprobs completions = completion_logprobs(model, batch);
     const at::Device device = model.device();
-    const at::Tensor policy = completions.values.detach().to(at::kFloat),
-                     reference = float_tensor(batch.reference, device);
+    const at::Tensor policy = completions.values.detach();
     const at::Tensor chosen = index_tensor(batch.chosen, device), rejected = index_tensor(batch.rejected, device);
     const at::Tensor lengths = index_tensor(completions.lengths, device).to(at::kInt),
                      weight = float_tensor(batch.weight, device);
     const auto of = [](const at::Tensor& values, const at::Tensor& side) { return values.index_select(0, side); };
 
-    const PreferenceLossOutput pairs =
-        preference_loss({of(policy, chosen), of(policy, rejected), of(reference, chosen), of(reference, rejected),
-                         weight, of(lengths, chosen), of(lengths, rejected)},
-                        params);
-    at::Tensor grad = at::zeros_like(completions.values);
-    grad.index_add_(0, chosen, pairs.grad_chosen.to(at::kDouble) / batch.pair_norm);
-    grad.index_add_(0, rejected, pairs.grad_rejected.to(at::kDouble) / batch.pair_norm);
+    PreferenceLossTensors vectors;
+    vectors.policy_chosen = of(policy, chosen);
+    vectors.policy_rejected = of(policy, rejected);
+    if (params.kind != kernels::PreferenceLossKind::simpo) {
+      const at::Tensor reference = double_tensor(batch.reference, device);
+      vectors.reference_chosen = of(reference, chosen);
+      vectors.reference_rejected = of(reference, rejected);
+    }
+    vectors.weight = weight;
+    vectors.chosen_length = of(lengths, chosen);
+    vectors.rejected_length = of(lengths, rejected);
+    if (!batch.mix.empty()) vectors.mix = float_tensor(batch.mix, device);
+    const PreferenceLossOutput pairs = preference_loss(vectors, params);
+    at::Tensor grad = at::zeros_like(policy);
+    grad.index_add_(0, chosen, pairs.grad_chosen / batch.pair_norm);
+    grad.index_add_(0, rejected, pairs.grad_rejected / batch.pair_norm);
 
     PreferenceResult result;
     result.pair_loss = to_floats(pairs.loss);
-    result.loss = pairs.loss.to(at::kDouble).sum().item<double>() / batch.pair_norm;
+    result.loss = pairs.loss.sum().item<double>() / batch.pair_norm;
     if (batch.token_norm > 0) {
       // Mean negative log-prob of the chosen tokens (the NLL term of arXiv 2404.19733 eq. 2, over tokens of the step's
       // pairs).
       const at::Tensor nll_weight = weight.to(at::kDouble) / batch.token_norm;
-      result.sft_loss = -(of(completions.values.detach(), chosen) * nll_weight).sum().item<double>();
+      result.sft_loss = -(of(policy, chosen) * nll_weight).sum().item<double>();
       if (batch.sft_weight > 0) {
         result.loss += batch.sft_weight * result.sft_loss;
         grad.index_add_(0, chosen, nll_weight * -batch.sft_weight);
@@ -129,15 +158,44 @@ PreferenceResult Trainer::accumulate(const PreferenceBatch& batch, const CancelF
     if (!std::isfinite(result.loss)) fail(ErrorCode::NUMERICAL, "the preference loss is ", result.loss);
     cancel.check();
     torch::autograd::backward({completions.values}, {grad});
-    result.completion_logprobs = to_floats(policy);
+    result.completion_logprobs = to_doubles(policy);
     result.computed_tokens = batch.forest.num_tokens();
     return result;
+  });
+}
+
+CompletionValues Trainer::forward(const PreferenceBatch& batch, const CancelFlag& cancel) {
+  return state_->guarded([&] {
+    state_->pending.reset();
+    cancel.check();
+    check_completions(state_->model, batch);
+    const CompletionLogprobs completions = completion_logprobs(state_->model, batch);
+    state_->pending = completions.values;
+    return CompletionValues{to_doubles(completions.values), completions.lengths, batch.forest.num_tokens()};
+  });
+}
+
+void Trainer::backward(const std::vector<double>& grad, const CancelFlag& cancel) {
+  state_->guarded([&] {
+    const at::Tensor values = std::exchange(state_->pending, at::Tensor());
+    cancel.check();
+    if (!values.defined())
+      fail(ErrorCode::INVALID_ARGUMENT, "backward: expected a forward just before it, there was none");
+    if (static_cast<int64_t>(grad.size()) != values.numel()) {
+      fail(ErrorCode::INVALID_ARGUMENT, "grad: expected one number per completion of the forward (", values.numel(),
+           "), got ", grad.size());
+    }
+    for (size_t c = 0; c < grad.size(); ++c) {
+      if (!std::isfinite(grad[c])) fail(ErrorCode::NUMERICAL, "grad[", c, "]: expected a finite number, got ", grad[c]);
+    }
+    torch::autograd::backward({values}, {double_tensor(grad, state_->model.device())});
   });
 }
 
 SftResult Trainer::accumulate(const SftBatch& batch, const CancelFlag& cancel) {
   Model& model = state_->model;
   return state_->guarded([&] {
+    state_->pending.reset();
     cancel.check();
     validate_forest(batch.forest, model.config().vocab_size, model.config().max_positions);
     if (static_cast<int64_t>(batch.segment_weight.size()) != batch.forest.num_segments()) {
@@ -166,23 +224,24 @@ SftResult Trainer::accumulate(const SftBatch& batch, const CancelFlag& cancel) {
   });
 }
 
-std::vector<float> Trainer::reference_logprobs(const PreferenceBatch& batch, const CancelFlag& cancel) {
+std::vector<double> Trainer::reference_logprobs(const PreferenceBatch& batch, const CancelFlag& cancel) {
   cancel.check();
   at::NoGradGuard no_grad;
   check_completions(state_->model, batch);
   const Model::AdaptersOff off(state_->model);
-  return to_floats(completion_logprobs(state_->model, batch).values);
+  return to_doubles(completion_logprobs(state_->model, batch).values);
 }
 
 double Trainer::apply(double learning_rate) {
   if (!(learning_rate >= 0))
     fail(ErrorCode::INVALID_ARGUMENT, "learningRate: expected a number >= 0, got ", learning_rate);
+  state_->pending.reset();
   state_->model.weights_changed();
   return state_->optimizer->step(learning_rate);
 }
 
 void Trainer::zero_grad() {
-  state_->optimizer->zero_grad();
+  state_->drop();
 }
 
 void Trainer::save_adapter(const std::filesystem::path& directory, const std::string& base_model) const {
@@ -194,6 +253,7 @@ void Trainer::save_adapter(const std::filesystem::path& directory, const std::st
 void Trainer::merge_adapter() {
   if (state_->options.lora.rank == 0 || state_->merged)
     fail(ErrorCode::INVALID_ARGUMENT, "mergeAdapter: this trainer has no LoRA adapter");
+  state_->pending.reset();
   merge_lora(state_->model);
   state_->model.weights_changed();
   state_->merged = true;

@@ -1,29 +1,34 @@
-// Step-wise DPO and its relatives over vectors of pairs: small fp32 maths, forward and backward in one pass.
+// Step-wise DPO and its relatives over vectors of pairs, forward and backward in one pass. Log-probs are float64: a
+// completion's sum of hundreds of nats has a float32 spacing that a margin would show.
 #pragma once
 
 #include <cstdint>
 
 namespace stepward::kernels {
 
-enum class PreferenceLossKind : int32_t { sigmoid = 0, ipo = 1, hinge = 2, robust = 3, sigmoid_norm = 4 };
+enum class PreferenceLossKind : int32_t { sigmoid = 0, ipo = 1, hinge = 2, robust = 3, sigmoid_norm = 4, simpo = 5 };
 
 struct PreferenceLossParams {
   PreferenceLossKind kind = PreferenceLossKind::sigmoid;
   float beta = 0.1f;
-  float label_smoothing = 0.0f;  // sigmoid: conservative DPO, [0, 0.5); robust: flip probability, [0, 0.5)
+  float label_smoothing = 0.0f;  // sigmoid, simpo: conservative, [0, 0.5); robust: flip probability, [0, 0.5)
+  float gamma = 0.0f;            // simpo: the margin that the chosen one is to be ahead by, at least 0
 };
 
-// Inputs, each [pairs] f32 except lengths [pairs] i32 (scored tokens of the completion, at least 1 is taken). The
-// lengths are read by ipo and sigmoid_norm only and may be null for the others.
+// Inputs, each [pairs]: log-probs f64, weight f32, lengths i32 (scored tokens of the completion, at least 1 is taken).
+// The reference is not read by simpo, the lengths are read by ipo, sigmoid_norm and simpo only; what is not read may be
+// null. `mix` f32 in [0, 1] may be null: then it is 1 for every pair.
 struct PreferencePairs {
   int64_t pairs;
-  const float *policy_chosen, *policy_rejected, *reference_chosen, *reference_rejected, *weight;
+  const double *policy_chosen, *policy_rejected, *reference_chosen, *reference_rejected;
+  const float* weight;
   const int32_t *chosen_length, *rejected_length;
+  const float* mix = nullptr;
 };
 
-// Outputs, each [pairs] f32: loss[i] is already times weight[i]; the gradients are d loss[i] / d policy_*[i].
+// Outputs, each [pairs] f64: loss[i] is already times weight[i]; the gradients are d loss[i] / d policy_*[i].
 struct PreferenceGradients {
-  float *loss, *grad_chosen, *grad_rejected;
+  double *loss, *grad_chosen, *grad_rejected;
 };
 
 // With the log-ratios r(y) = logp(y) - ref(y) of chosen w and rejected l, s = sigmoid and e = label_smoothing:
@@ -36,8 +41,12 @@ struct PreferenceGradients {
 //   ipo          (d - 1 / (2 beta))^2, d = r(w) / |w| - r(l) / |l|: IPO (arXiv 2310.12036, eq. 17, beta its tau)
 //                with the log-ratios per token, which its authors confirmed to TRL
 //   sigmoid_norm -log s(beta * d), d as for ipo: length-normalised DPO (Tulu 3, arXiv 2411.15124, section 5)
-// These are the definitions of TRL 1.16's DPOTrainer. Loss and gradients that are not finite come out as they are; a
-// weight of 0 gives 0 where the loss is finite.
+//   simpo        -(1 - e) log s(m) - e log s(-m), m = beta * (logp(w) / |w| - logp(l) / |l|) - gamma: SimPO
+//                (arXiv 2405.14734, eq. 6), which has no reference; smoothing as TRL adds it
+// These are the definitions of TRL 1.16's DPOTrainer, and of its CPOTrainer for simpo. With mix c the loss of a pair is
+//   c * loss(chosen, rejected) + (1 - c) * loss(rejected, chosen)
+// CREAM's regularised loss (arXiv 2410.12735), c being how sure the label is; 1 leaves the loss as it is.
+// Loss and gradients that are not finite come out as they are; a weight of 0 gives 0 where the loss is finite.
 void preference_loss_cpu(const PreferencePairs& in, const PreferenceLossParams& params, const PreferenceGradients& out);
 
 #ifdef STEPWARD_CUDA

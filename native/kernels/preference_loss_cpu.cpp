@@ -10,9 +10,9 @@ void preference_loss_cpu(const PreferencePairs& in, const PreferenceLossParams& 
   for (int64_t i = 0; i < in.pairs; ++i) {
     const PairLoss pair = preference_pair_loss(in, params, i);
     const double weight = in.weight[i];
-    out.loss[i] = static_cast<float>(weight * pair.loss);
-    out.grad_chosen[i] = static_cast<float>(weight * pair.grad_chosen);
-    out.grad_rejected[i] = static_cast<float>(weight * pair.grad_rejected);
+    out.loss[i] = weight * pair.loss;
+    out.grad_chosen[i] = weight * pair.grad_chosen;
+    out.grad_rejected[i] = weight * pair.grad_rejected;
   }
 }
 

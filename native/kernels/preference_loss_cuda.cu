@@ -15,9 +15,9 @@ __global__ void loss_kernel(PreferencePairs in, PreferenceLossParams params, Pre
   if (i >= in.pairs) return;
   const PairLoss pair = preference_pair_loss(in, params, i);
   const double weight = in.weight[i];
-  out.loss[i] = static_cast<float>(weight * pair.loss);
-  out.grad_chosen[i] = static_cast<float>(weight * pair.grad_chosen);
-  out.grad_rejected[i] = static_cast<float>(weight * pair.grad_rejected);
+  out.loss[i] = weight * pair.loss;
+  out.grad_chosen[i] = weight * pair.grad_chosen;
+  out.grad_rejected[i] = weight * pair.grad_rejected;
 }
 
 }  // namespace

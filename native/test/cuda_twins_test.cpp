@@ -3,6 +3,7 @@
 
 #ifdef STEPWARD_CUDA
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -118,33 +119,41 @@ TEST_F(CudaTwins, LogprobFoldsBlocksTheSameWay) {
 
 TEST_F(CudaTwins, PreferenceLossAgrees) {
   const size_t pairs = 300;
-  const std::vector<float> a = normal_logits(pairs, 5.0, 2), b = normal_logits(pairs, 5.0, 3),
-                           c = normal_logits(pairs, 5.0, 4), d = normal_logits(pairs, 5.0, 5),
-                           w = normal_logits(pairs, 1.0, 6);
+  const auto doubles = [](const std::vector<float>& values) {
+    return std::vector<double>(values.begin(), values.end());
+  };
+  const std::vector<double> a = doubles(normal_logits(pairs, 5.0, 2)), b = doubles(normal_logits(pairs, 5.0, 3)),
+                            c = doubles(normal_logits(pairs, 5.0, 4)), d = doubles(normal_logits(pairs, 5.0, 5));
+  const std::vector<float> w = normal_logits(pairs, 1.0, 6);
+  std::vector<float> mix;
+  for (size_t i = 0; i < pairs; ++i) mix.push_back(static_cast<float>(i % 5) / 4);
   std::vector<int32_t> chosen_length, rejected_length;
   for (size_t i = 0; i < pairs; ++i) {
     chosen_length.push_back(static_cast<int32_t>(i % 9));
     rejected_length.push_back(static_cast<int32_t>(i % 5));
   }
-  const OnDevice<float> da(a), db(b), dc(c), dd(d), dw(w);
+  const OnDevice<double> da(a), db(b), dc(c), dd(d);
+  const OnDevice<float> dw(w), dm(mix);
   const OnDevice<int32_t> dcl(chosen_length), drl(rejected_length);
-  for (int kind = 0; kind <= 4; ++kind) {
-    const PreferenceLossParams params{static_cast<PreferenceLossKind>(kind), 0.3f,
-                                      kind == 0 || kind == 3 ? 0.1f : 0.0f};
-    std::vector<float> loss(pairs), grad_chosen(pairs), grad_rejected(pairs);
-    const OnDevice<float> dl(loss), dgc(grad_chosen), dgr(grad_rejected);
-    preference_loss_cpu({static_cast<int64_t>(pairs), a.data(), b.data(), c.data(), d.data(), w.data(),
-                         chosen_length.data(), rejected_length.data()},
-                        params, {loss.data(), grad_chosen.data(), grad_rejected.data()});
-    preference_loss_cuda(
-        {static_cast<int64_t>(pairs), da.get(), db.get(), dc.get(), dd.get(), dw.get(), dcl.get(), drl.get()}, params,
-        {dl.get(), dgc.get(), dgr.get()}, nullptr);
-    ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
-    const std::vector<float> got_loss = dl.host(), got_chosen = dgc.host(), got_rejected = dgr.host();
-    for (size_t i = 0; i < pairs; ++i) {
-      EXPECT_FLOAT_EQ(got_loss[i], loss[i]) << kind;
-      EXPECT_FLOAT_EQ(got_chosen[i], grad_chosen[i]) << kind;
-      EXPECT_FLOAT_EQ(got_rejected[i], grad_rejected[i]) << kind;
+  for (const bool mixed : {false, true}) {
+    for (int kind = 0; kind <= 5; ++kind) {
+      const PreferenceLossParams params{static_cast<PreferenceLossKind>(kind), 0.3f,
+                                        kind == 0 || kind == 3 || kind == 5 ? 0.1f : 0.0f, 0.5f};
+      std::vector<double> loss(pairs), grad_chosen(pairs), grad_rejected(pairs);
+      const OnDevice<double> dl(loss), dgc(grad_chosen), dgr(grad_rejected);
+      preference_loss_cpu({static_cast<int64_t>(pairs), a.data(), b.data(), c.data(), d.data(), w.data(),
+                           chosen_length.data(), rejected_length.data(), mixed ? mix.data() : nullptr},
+                          params, {loss.data(), grad_chosen.data(), grad_rejected.data()});
+      preference_loss_cuda({static_cast<int64_t>(pairs), da.get(), db.get(), dc.get(), dd.get(), dw.get(), dcl.get(),
+                            drl.get(), mixed ? dm.get() : nullptr},
+                           params, {dl.get(), dgc.get(), dgr.get()}, nullptr);
+      ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+      const std::vector<double> got_loss = dl.host(), got_chosen = dgc.host(), got_rejected = dgr.host();
+      for (size_t i = 0; i < pairs; ++i) {
+        EXPECT_NEAR(got_loss[i], loss[i], 1e-12 * std::max(1.0, std::abs(loss[i]))) << kind;
+        EXPECT_NEAR(got_chosen[i], grad_chosen[i], 1e-12 * std::max(1.0, std::abs(grad_chosen[i]))) << kind;
+        EXPECT_NEAR(got_rejected[i], grad_rejected[i], 1e-12 * std::max(1.0, std::abs(grad_rejected[i]))) << kind;
+      }
     }
   }
 }

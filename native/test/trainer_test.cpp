@@ -3,6 +3,8 @@
 
 #include <cmath>
 #include <map>
+#include <memory>
+#include <string>
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
@@ -14,6 +16,7 @@
 
 #include "core/tensors.h"
 #include "helpers/tiny_model.h"
+#include "stepward/error.h"
 #include "stepward/trainer.h"
 
 namespace stepward {
@@ -116,6 +119,219 @@ TEST(Trainer, LossAtStepZeroIsLn2AndWeightZeroRemovesAPair) {
   batch.weight = {1, 1};
   trainer.accumulate(batch, CancelFlag());
   expect_close(weighted, gradients_of(*model), 1e-6);
+}
+
+TEST(Trainer, SimpoGradientsEqualAutogradAndReadNoReference) {
+  const auto model = tiny_model();
+  Trainer trainer(*model, {});
+  PreferenceBatch batch = step_tree();
+  batch.loss = "simpo";
+  batch.beta = 2.0f;
+  batch.gamma = 0.5f;
+  batch.reference.clear();
+  const PreferenceResult result = trainer.accumulate(batch, CancelFlag());
+  const auto packed = gradients_of(*model);
+  trainer.zero_grad();
+
+  at::AutoGradMode with_grad(true);
+  at::Tensor loss = at::zeros({});
+  for (size_t i = 0; i < batch.chosen.size(); ++i) {
+    const auto mean = [&](int32_t completion) {
+      const int32_t segment = batch.completion_segments[completion];
+      return plain_logprob(*model, batch.forest, segment) /
+             (batch.forest.offsets[segment + 1] - batch.forest.offsets[segment]);
+    };
+    // arXiv 2405.14734, eq. 6
+    const at::Tensor margin = (mean(batch.chosen[i]) - mean(batch.rejected[i])) * 2.0 - 0.5;
+    loss = loss - at::log_sigmoid(margin) * batch.weight[i] / 3.0;
+  }
+  loss.backward();
+  EXPECT_NEAR(result.loss, loss.item<double>(), 1e-5);
+  expect_close(packed, gradients_of(*model), 1e-5);
+}
+
+TEST(Trainer, AMixIsTheLossOfBothOrdersOfThePair) {
+  const auto model = tiny_model();
+  Trainer trainer(*model, {});
+  PreferenceBatch batch = step_tree();
+  batch.mix = {1.0f, 0.75f, 0.0f};
+  const double mixed = trainer.accumulate(batch, CancelFlag()).loss;
+  const auto expected = gradients_of(*model);
+  trainer.zero_grad();
+  PreferenceBatch orders = step_tree();  // the same as pairs of weight c and, the other way round, 1 - c
+  orders.chosen = {0, 0, 3, 4};
+  orders.rejected = {2, 3, 0, 1};
+  orders.weight = {0.5f, 0.75f, 0.25f, 1.0f};
+  EXPECT_NEAR(trainer.accumulate(orders, CancelFlag()).loss, mixed, 1e-12);
+  expect_close(gradients_of(*model), expected, 1e-6);
+}
+
+TEST(Trainer, RefusesMixesAndMarginsThatAreNone) {
+  const auto model = tiny_model();
+  Trainer trainer(*model, {});
+  const auto message = [&](auto change) -> std::string {
+    PreferenceBatch batch = step_tree();
+    change(batch);
+    try {
+      trainer.accumulate(batch, CancelFlag());
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  };
+  EXPECT_EQ(message([](PreferenceBatch& batch) { batch.mix = {1, 0.5f}; }),
+            "mix: expected one entry per pair (3) or none, got 2");
+  EXPECT_EQ(message([](PreferenceBatch& batch) { batch.mix = {1, 1.5f, 0}; }),
+            "mix[1]: expected a number from 0 to 1, got 1.5");
+  EXPECT_EQ(message([](PreferenceBatch& batch) { batch.mix = {1, 1, NAN}; }),
+            "mix[2]: expected a number from 0 to 1, got nan");
+  EXPECT_EQ(message([](PreferenceBatch& batch) { batch.gamma = -1; }), "gamma: expected a number >= 0, got -1");
+  EXPECT_EQ(message([](PreferenceBatch& batch) { batch.reference.clear(); }),
+            "reference: expected one log-prob per completion (5), got 0");
+  EXPECT_EQ(message([](PreferenceBatch& batch) { batch.label_smoothing = 0.5f; }),
+            "labelSmoothing: expected a number in [0, 0.5), got 0.5");
+  EXPECT_EQ(message([](PreferenceBatch& batch) { batch.loss = "simple"; }),
+            "loss: expected sigmoid, ipo, hinge, robust, sigmoid_norm or simpo, got 'simple'");
+}
+
+TEST(Trainer, CompletionLogprobsAreNotRoundedToFloat32) {
+  const auto model = tiny_model();
+  Trainer trainer(*model, {});
+  const PreferenceBatch batch = step_tree();
+  const std::vector<double> reference = trainer.reference_logprobs(batch, CancelFlag());
+  const PreferenceResult result = trainer.accumulate(batch, CancelFlag());
+  EXPECT_EQ(result.completion_logprobs, reference);
+  EXPECT_EQ(trainer.forward(batch, CancelFlag()).logprobs, reference);
+  bool finer = false;
+  for (const double value : reference) finer = finer || value != static_cast<double>(static_cast<float>(value));
+  EXPECT_TRUE(finer);
+}
+
+// Any loss whose gradient in the log-probs is known trains like a built-in one.
+TEST(Trainer, ForwardAndBackwardAreAccumulateInTwoHalves) {
+  const auto model = tiny_model();
+  Trainer trainer(*model, {});
+  const PreferenceBatch batch = step_tree();
+  trainer.accumulate(batch, CancelFlag());
+  const auto expected = gradients_of(*model);
+  trainer.zero_grad();
+
+  PreferenceBatch completions;  // no pairs: those are the caller's
+  completions.forest = batch.forest;
+  completions.completion_offsets = batch.completion_offsets;
+  completions.completion_segments = batch.completion_segments;
+  const CompletionValues values = trainer.forward(completions, CancelFlag());
+  EXPECT_EQ(values.lengths, (std::vector<int32_t>{3, 2, 2, 2, 2}));
+  EXPECT_EQ(values.computed_tokens, 14);
+  const double beta = batch.beta;
+  std::vector<double> grad(5, 0.0);
+  for (size_t i = 0; i < batch.chosen.size(); ++i) {
+    const int32_t w = batch.chosen[i], l = batch.rejected[i];
+    const double margin =
+        beta * ((values.logprobs[w] - batch.reference[w]) - (values.logprobs[l] - batch.reference[l]));
+    const double slope = -beta / (1 + std::exp(margin)) * batch.weight[i] / 3;
+    grad[w] += slope;
+    grad[l] -= slope;
+  }
+  trainer.backward(grad, CancelFlag());
+  expect_close(gradients_of(*model), expected, 1e-6);
+
+  // Micro-batches add up.
+  trainer.forward(completions, CancelFlag());
+  trainer.backward(grad, CancelFlag());
+  trainer.accumulate(batch, CancelFlag());
+  std::map<std::string, at::Tensor> third;
+  for (const auto& [name, gradient] : gradients_of(*model)) third[name] = gradient / 3;
+  expect_close(third, expected, 1e-6);
+}
+
+TEST(Trainer, AForwardWithoutItsBackwardIsDroppedByWhateverComesNext) {
+  const auto model = tiny_model();
+  auto trainer = std::make_unique<Trainer>(*model, TrainerOptions{});
+  const PreferenceBatch batch = step_tree();
+  const std::vector<double> ones(5, 1.0);
+  const auto refusal = [&]() -> std::string {
+    try {
+      trainer->backward(ones, CancelFlag());
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  };
+  const std::string none = "backward: expected a forward just before it, there was none";
+  EXPECT_EQ(refusal(), none);
+
+  trainer->accumulate(batch, CancelFlag());
+  const auto expected = gradients_of(*model);
+  trainer->zero_grad();
+  trainer->forward(batch, CancelFlag());
+  trainer->forward(batch, CancelFlag());  // the first is given up, and leaves no gradient
+  trainer->accumulate(batch, CancelFlag());
+  expect_close(gradients_of(*model), expected, 1e-6);
+  EXPECT_EQ(refusal(), none);
+  for (const auto& [name, tensor] : model->weights()) EXPECT_FALSE(tensor.grad().defined()) << name;  // a failed step
+
+  trainer->forward(batch, CancelFlag());
+  EXPECT_EQ(trainer->apply(0.5), 0);  // nothing was accumulated
+  EXPECT_EQ(refusal(), none);
+  trainer->forward(batch, CancelFlag());
+  trainer->zero_grad();
+  EXPECT_EQ(refusal(), none);
+  SftBatch sft;
+  sft.forest = {{1, 2, 3, 4, 5}, {0, 2, 5}, {-1, 0}};
+  sft.segment_weight = {0, 1};
+  sft.token_norm = 3;
+  trainer->forward(batch, CancelFlag());
+  trainer->accumulate(sft, CancelFlag());
+  EXPECT_EQ(refusal(), none);
+  trainer->forward(batch, CancelFlag());
+  trainer->backward(ones, CancelFlag());
+  EXPECT_EQ(refusal(), none);  // one backward a forward
+
+  // Disposal with a forward under way leaves a model that another trainer trains the same.
+  trainer->forward(batch, CancelFlag());
+  trainer.reset();
+  for (const auto& [name, tensor] : model->weights()) EXPECT_FALSE(tensor.requires_grad()) << name;
+  trainer = std::make_unique<Trainer>(*model, TrainerOptions{});
+  trainer->accumulate(batch, CancelFlag());
+  expect_close(gradients_of(*model), expected, 1e-6);
+}
+
+TEST(Trainer, BackwardRefusesGradientsThatAreNoneAndDropsTheStep) {
+  const auto model = tiny_model();
+  Trainer trainer(*model, {});
+  const PreferenceBatch batch = step_tree();
+  const auto refusal = [&](const std::vector<double>& grad, const CancelFlag& cancel) -> std::string {
+    trainer.accumulate(batch, CancelFlag());
+    trainer.forward(batch, CancelFlag());
+    try {
+      trainer.backward(grad, cancel);
+    } catch (const Error& error) {
+      EXPECT_EQ(trainer.apply(0), 0);
+      return error.what();
+    }
+    return "";
+  };
+  EXPECT_EQ(refusal({1, 2}, CancelFlag()), "grad: expected one number per completion of the forward (5), got 2");
+  EXPECT_EQ(refusal({1, 2, NAN, 4, 5}, CancelFlag()), "grad[2]: expected a finite number, got nan");
+  CancelFlag cancelled;
+  cancelled.cancel();
+  EXPECT_NE(refusal({1, 2, 3, 4, 5}, cancelled), "");
+}
+
+TEST(Trainer, ForwardTrainsAdaptersAlone) {
+  const auto model = tiny_model();
+  TrainerOptions options;
+  options.lora = {4, 8, {"q_proj", "down_proj"}, 3};
+  Trainer trainer(*model, options);
+  const PreferenceBatch batch = step_tree();
+  trainer.forward(batch, CancelFlag());
+  trainer.backward({1, 1, 1, 1, 1}, CancelFlag());
+  for (const auto& [name, tensor] : model->weights()) EXPECT_FALSE(tensor.grad().defined()) << name;
+  EXPECT_GT(trainer.apply(0.1), 0);
+  trainer.forward(batch, CancelFlag());
+  trainer.merge_adapter();
+  EXPECT_THROW(trainer.backward({1, 1, 1, 1, 1}, CancelFlag()), Error);
 }
 
 TEST(Trainer, AccumulatingPartsEqualsTheWhole) {
@@ -227,7 +443,7 @@ TEST(Trainer, LoraStartsAtTheModelTrainsOnlyAdaptersAndMerges) {
   options.optimizer = "sgd";
   options.lora = {4, 8, {"q_proj", "down_proj"}, 3};
   Trainer trainer(*model, options);
-  const std::vector<float> reference = trainer.reference_logprobs(batch, CancelFlag());
+  const std::vector<double> reference = trainer.reference_logprobs(batch, CancelFlag());
   for (int step = 0; step < 3; ++step) {
     trainer.accumulate(batch, CancelFlag());
     EXPECT_GT(trainer.apply(0.5), 0);

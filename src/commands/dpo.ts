@@ -1,15 +1,18 @@
 // `stepward dpo`: step-wise preference training on pairs or trees.
 
 import { type Command, Option } from 'commander';
+import { StepwardError } from '../errors.js';
 import type { PreferenceLossKind } from '../native/types.js';
 import { LOSSES } from '../training/options.js';
 import { addModelOptions, type CommandContext, checkInput, number, openEngine, runCommand } from './shared.js';
 import { addTrainingOptions, optimizerOptions, type TrainingCommandOptions } from './training-options.js';
 
 export interface DpoCommandOptions extends TrainingCommandOptions {
-  beta: number;
+  beta?: number;
   loss: PreferenceLossKind;
   labelSmoothing: number;
+  gamma?: number;
+  mix: number;
   sftWeight: number;
   reference?: string;
 }
@@ -17,10 +20,14 @@ export interface DpoCommandOptions extends TrainingCommandOptions {
 export function registerDpo(program: Command): void {
   const command = program
     .command('dpo')
-    .description('train on preferred steps: {prompt, chosen, rejected, weight?}, _ids forms, Step-DPO records or trees')
-    .option('--beta <x>', 'strength of the pull to the reference, above 0', number(), 0.1)
+    .description(
+      'train on preferred steps: {prompt, chosen, rejected, weight?, mix?}, _ids forms, Step-DPO records or trees',
+    )
+    .option('--beta <x>', 'strength of the pull to the reference, above 0 (default: 0.1, with simpo 2)', number())
     .addOption(new Option('--loss <name>', 'loss').choices(LOSSES).default('sigmoid'))
-    .option('--label-smoothing <x>', 'share of pairs taken to be the wrong way round', number(0, 0.5), 0)
+    .option('--label-smoothing <x>', 'share of pairs taken to be the wrong way round, below 0.5', number(0), 0)
+    .option('--gamma <x>', 'margin that the chosen step is to be ahead by, of simpo (default: 0.5)', number(0))
+    .option('--mix <x>', 'share of the loss that each pair has this way round, where it has no mix', number(0, 1), 1)
     .option('--sft-weight <x>', "weight of the chosen steps' mean negative log-prob", number(0), 0)
     .option('--reference <dir>', 'model folder of the reference (default: the model before training)');
   addTrainingOptions(addModelOptions(command), 1e-6, 'pairs').action(runCommand(run));
@@ -32,16 +39,32 @@ export async function run(options: DpoCommandOptions, context: CommandContext): 
     { readPreferenceTrees },
     { resolvePreference },
     { trainPreference },
+    { usesReference },
     { trainIntoFolder },
   ] = await Promise.all([
     import('./output.js'),
     import('../data/preference-records.js'),
     import('../training/options.js'),
     import('../training/preference.js'),
+    import('../training/losses/pair-loss.js'),
     import('./training-run.js'),
   ]);
-  const { beta, loss, labelSmoothing, sftWeight } = options;
-  const training = resolvePreference({ ...optimizerOptions(options), beta, loss, labelSmoothing, sftWeight });
+  const { beta, loss, labelSmoothing, gamma, mix, sftWeight } = options;
+  const training = resolvePreference({
+    ...optimizerOptions(options),
+    loss,
+    labelSmoothing,
+    mix,
+    sftWeight,
+    ...(beta !== undefined && { beta }),
+    ...(gamma !== undefined && { gamma }),
+  });
+  if (options.reference !== undefined && !usesReference(training.loss)) {
+    throw new StepwardError(
+      'INVALID_ARGUMENT',
+      `--reference: expected none beside --loss ${loss}, which has no reference`,
+    );
+  }
   checkInput('--data', options.data);
   checkOutputFolder(options.output, options.overwrite ?? false);
   const model = await openEngine(options, context.signal);

@@ -92,7 +92,7 @@ function article(type: string): string {
   return type === 'boolean' ? name : `a ${name}`;
 }
 
-/** Keys a schema knows at a path. Looks through defaults, options, lists and the fitting branch of unions. */
+/** Keys a schema knows at a path. Looks through defaults, options, transforms, lists and the fitting branch of unions. */
 export function keysAt(schema: z.core.$ZodType, path: Path, value: unknown): string[] {
   const inner = unwrap(schema);
   if (inner instanceof z.ZodUnion) {
@@ -117,9 +117,10 @@ function unwrap(schema: z.core.$ZodType): z.core.$ZodType {
     inner instanceof z.ZodDefault ||
     inner instanceof z.ZodPrefault ||
     inner instanceof z.ZodOptional ||
-    inner instanceof z.ZodNullable
+    inner instanceof z.ZodNullable ||
+    inner instanceof z.ZodPipe
   ) {
-    inner = inner.unwrap() as z.core.$ZodType;
+    inner = (inner instanceof z.ZodPipe ? inner.in : inner.unwrap()) as z.core.$ZodType;
   }
   return inner;
 }

@@ -2,7 +2,7 @@
 // open, the comment says why the default is what it is. "Paper" is Process-based Self-Rewarding (arXiv 2503.03746).
 
 import { z } from 'zod';
-import { LOSSES, OPTIMIZERS, SCHEDULES } from '../training/options.js';
+import { LOSSES, OPTIMIZERS, SCHEDULES, SIMPO } from '../training/options.js';
 import { eftSource, iftSource } from './sources.js';
 
 const whole = z.int().nonnegative();
@@ -126,11 +126,15 @@ export const selectSchema = z.strictObject({
   pair_weight: z.enum(['one', 'margin']).default('one'),
 });
 
-export const updateSchema = z.strictObject({
+const updateKeys = z.strictObject({
   loss: z.enum(LOSSES).default('sigmoid'),
-  /** Paper: not stated. Step-DPO, the closest published recipe, uses 0.4 to 0.5. */
-  beta: positive.default(0.4),
+  /** Paper: not stated. Absent: 0.4, as Step-DPO, the closest published recipe, uses 0.4 to 0.5; simpo 2. */
+  beta: positive.optional(),
   label_smoothing: z.number().min(0).lt(0.5).default(0),
+  /** Of simpo alone: the margin that chosen is to be ahead by. */
+  gamma: z.number().nonnegative().default(SIMPO.gamma),
+  /** CREAM's C, how sure the labels are: the rest of a pair's loss is its loss the other way round. Paper: none. */
+  mix: z.number().min(0).max(1).default(1),
   /** Times the chosen steps' mean negative log-prob (Iterative RPO). Paper: none. */
   sft_weight: z.number().nonnegative().default(0),
   /** Paper: 1 epoch at 5e-7, batches of 32 pairs. */
@@ -141,3 +145,10 @@ export const updateSchema = z.strictObject({
   reference: z.enum(['previous', 'm1']).default('previous'),
   lora: loraSchema.optional(),
 });
+
+export const updateSchema = updateKeys
+  .refine(({ loss, reference }) => loss !== 'simpo' || reference === 'previous', {
+    path: ['reference'],
+    message: '{key}: expected previous beside the loss simpo, which has no reference, got "m1"',
+  })
+  .transform((given) => ({ ...given, beta: given.beta ?? (given.loss === 'simpo' ? SIMPO.beta : 0.4) }));

@@ -6,6 +6,7 @@ import type { PreferenceStep, PreferenceTree } from '../training/types.js';
 import { idField, idsField, promptOf, type RecordLimits, type RecordReader, readRecords } from './records.js';
 
 const weight = z.number().min(0).optional();
+const mix = z.number().min(0).max(1).optional();
 const prompt = { prompt: z.string().optional(), prompt_ids: idsField.optional() };
 
 const pairSchema = z.looseObject({
@@ -17,12 +18,13 @@ const pairSchema = z.looseObject({
   rejected: z.string().optional(),
   rejected_ids: idsField.optional(),
   weight,
+  mix,
 });
 
 const stepSchema = z.looseObject({
   chosen: z.string().optional(),
   chosen_ids: idsField.optional(),
-  rejected: z.array(z.looseObject({ text: z.string().optional(), ids: idsField.optional(), weight })).default([]),
+  rejected: z.array(z.looseObject({ text: z.string().optional(), ids: idsField.optional(), weight, mix })).default([]),
 });
 
 const treeSchema = z.looseObject({ id: idField, ...prompt, steps: z.array(stepSchema).min(1) });
@@ -56,7 +58,7 @@ function readPair(reader: RecordReader<PairRecord>): PreferenceTree {
   const rejected = reader.required('rejected', record.rejected, record.rejected_ids);
   differ(reader, 'rejected', chosen, rejected);
   reader.fits('record', { prompt: context.length, 'longer completion': Math.max(chosen.length, rejected.length) });
-  return { promptIds: context, steps: [{ chosenIds: chosen, rejected: [withWeight(rejected, record.weight)] }] };
+  return { promptIds: context, steps: [{ chosenIds: chosen, rejected: [withShares(rejected, record)] }] };
 }
 
 function readTree(reader: RecordReader<TreeRecord>): PreferenceTree {
@@ -75,7 +77,7 @@ function readTree(reader: RecordReader<TreeRecord>): PreferenceTree {
       if (!given) throw reader.error(field, 'expected the key ids or text, found neither');
       reader.notEmpty(field, given);
       differ(reader, field, chosenIds, given);
-      return withWeight(given, candidate.weight);
+      return withShares(given, candidate);
     });
     const longest = rejected.reduce((length, { ids }) => Math.max(length, ids.length), chosenIds.length);
     reader.fits(`steps[${k}]`, { 'prompt and steps before': context, 'longest candidate': longest });
@@ -93,6 +95,9 @@ function differ<T>(reader: RecordReader<T>, field: string, chosen: number[], rej
   }
 }
 
-function withWeight(ids: number[], weight: number | undefined): { ids: number[]; weight?: number } {
-  return weight === undefined ? { ids } : { ids, weight };
+function withShares(
+  ids: number[],
+  { weight, mix }: { weight?: number | undefined; mix?: number | undefined },
+): PreferenceStep['rejected'][number] {
+  return { ids, ...(weight !== undefined && { weight }), ...(mix !== undefined && { mix }) };
 }

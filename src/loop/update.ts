@@ -5,6 +5,7 @@ import { StepwardError } from '../errors.js';
 import { deriveSeed } from '../random.js';
 import type { ModelFolder } from '../run/folder.js';
 import { ChosenGuard } from '../run/guards.js';
+import { usesReference } from '../training/losses/pair-loss.js';
 import { trainPreference } from '../training/preference.js';
 import type { PreferenceTree } from '../training/types.js';
 import type { RunContext } from './context.js';
@@ -31,15 +32,19 @@ export async function update(
       `${target.name}: the search made no pairs, so there is nothing to train on`,
     );
   }
-  const { beta, loss, label_smoothing: labelSmoothing, sft_weight: sftWeight } = recipe.update;
+  const { beta, loss, label_smoothing: labelSmoothing, gamma, mix, sft_weight: sftWeight } = recipe.update;
   const options = {
     ...optimizerOptions(recipe.update, deriveSeed(recipe.seed, 'update', target.name)),
     beta,
     loss,
     labelSmoothing,
+    ...(loss === 'simpo' ? { gamma } : {}),
+    mix,
     sftWeight,
   };
-  const guard = new ChosenGuard(recipe.guards, beta, meanChosenTokens(trees));
+  const guard = usesReference(loss)
+    ? new ChosenGuard(recipe.guards, beta, meanChosenTokens(trees))
+    : new ChosenGuard(recipe.guards, beta, 1, 'first step');
   let warned = false;
   await trainInto(
     target,

@@ -155,20 +155,30 @@ export interface NativeTrainerOptions {
   lora?: NativeLoraOptions;
 }
 
-export type PreferenceLossKind = 'sigmoid' | 'ipo' | 'hinge' | 'robust' | 'sigmoid_norm';
+export type PreferenceLossKind = 'sigmoid' | 'ipo' | 'hinge' | 'robust' | 'sigmoid_norm' | 'simpo';
 
-/** See PreferenceBatch in native/include/stepward/trainer.h. */
-export interface NativePreferenceBatch {
+/** Completion c is the segments completionSegments[completionOffsets[c]..completionOffsets[c+1]) of the forest. */
+export interface NativeCompletions {
   forest: ForestData;
+  /** [C+1] */
   completionOffsets: Int32Array;
   completionSegments: Int32Array;
+}
+
+/** See PreferenceBatch in native/include/stepward/trainer.h. */
+export interface NativePreferenceBatch extends NativeCompletions {
   chosen: Int32Array;
   rejected: Int32Array;
   weight: Float32Array;
-  reference: Float32Array;
+  /** [C] log-probs; simpo does not read them. */
+  reference: Float64Array;
+  /** [P] in [0, 1]; absent: 1 for every pair. */
+  mix?: Float32Array;
   loss: PreferenceLossKind;
   beta: number;
   labelSmoothing: number;
+  /** Of simpo, at least 0. */
+  gamma: number;
   sftWeight: number;
   pairNorm: number;
   tokenNorm: number;
@@ -177,8 +187,18 @@ export interface NativePreferenceBatch {
 export interface NativePreferenceResult {
   loss: number;
   sftLoss: number;
-  completionLogprobs: Float32Array;
+  /** [C] under the policy. */
+  completionLogprobs: Float64Array;
+  /** [P] weighted. */
   pairLoss: Float32Array;
+  computedTokens: number;
+}
+
+export interface NativeCompletionValues {
+  /** [C] natural log-probs under the policy, summed over the tokens of each completion. */
+  logprobs: Float64Array;
+  /** [C] */
+  lengths: Int32Array;
   computedTokens: number;
 }
 
@@ -285,9 +305,17 @@ export interface NativeAddon {
     batch: NativePreferenceBatch,
     cancel: NativeHandle,
   ): Promise<NativePreferenceResult>;
+  /** Keeps what backwardPreference needs, until it or the next job that trains. */
+  forwardPreference(
+    trainer: NativeHandle,
+    completions: NativeCompletions,
+    cancel: NativeHandle,
+  ): Promise<NativeCompletionValues>;
+  /** grad: [C] d loss / d log-prob of the last forwardPreference's completions; finite. */
+  backwardPreference(trainer: NativeHandle, grad: Float64Array, cancel: NativeHandle): Promise<void>;
   accumulateSft(trainer: NativeHandle, batch: NativeSftBatch, cancel: NativeHandle): Promise<NativeSftResult>;
-  /** [C] log-prob of each completion with adapters off. `reference` of the batch is not read. */
-  referenceLogprobs(trainer: NativeHandle, batch: NativePreferenceBatch, cancel: NativeHandle): Promise<Float32Array>;
+  /** [C] log-prob of each completion with adapters off. */
+  referenceLogprobs(trainer: NativeHandle, completions: NativeCompletions, cancel: NativeHandle): Promise<Float64Array>;
   /** Clips, steps, clears; resolves to the gradient norm before clipping. */
   applyGradients(trainer: NativeHandle, learningRate: number): Promise<number>;
   zeroGrad(trainer: NativeHandle): Promise<void>;

@@ -5,7 +5,16 @@ import { callNative } from './call.js';
 import { withCancel } from './cancel.js';
 import type { NativeAddon, NativeHandle, NativeTrainerOptions } from './contract.js';
 import { defined, toSeed } from './options.js';
-import type { PreferenceBatch, PreferenceResult, SftBatch, SftResult, TrainerLike, TrainerOptions } from './types.js';
+import type {
+  Completions,
+  CompletionValues,
+  PreferenceBatch,
+  PreferenceResult,
+  SftBatch,
+  SftResult,
+  TrainerLike,
+  TrainerOptions,
+} from './types.js';
 
 /** Made by Engine.createTrainer. Keeps its engine's model alive until disposed, even when the engine goes first. */
 export class Trainer implements TrainerLike, AsyncDisposable {
@@ -26,6 +35,32 @@ export class Trainer implements TrainerLike, AsyncDisposable {
     );
   }
 
+  /**
+   * Log-probs of completions for a loss of the caller's own, whose gradient goes to backwardPreference. What that needs is
+   * kept until it, or until the next call that trains or drops gradients. After a failure or an abort, the gradients of
+   * the step are dropped.
+   */
+  forwardPreference(completions: Completions, signal?: AbortSignal): Promise<CompletionValues> {
+    return this.#dropOnFailure(
+      callNative(() =>
+        withCancel(this.#addon, signal, (token) => this.#addon.forwardPreference(this.#handle, completions, token)),
+      ),
+    );
+  }
+
+  /**
+   * Adds the weights' gradients for `grad`, [C] finite: d loss / d log-prob of the completions of the forwardPreference just
+   * before. Throws INVALID_ARGUMENT without one, NUMERICAL for a number that is not finite. After a failure or an abort,
+   * the gradients of the step are dropped.
+   */
+  backwardPreference(grad: Float64Array, signal?: AbortSignal): Promise<void> {
+    return this.#dropOnFailure(
+      callNative(() =>
+        withCancel(this.#addon, signal, (token) => this.#addon.backwardPreference(this.#handle, grad, token)),
+      ),
+    );
+  }
+
   /** Forward and backward of a micro-batch. After a failure or an abort, the gradients of the step are dropped. */
   accumulateSft(batch: SftBatch, signal?: AbortSignal): Promise<SftResult> {
     return this.#dropOnFailure(
@@ -35,10 +70,10 @@ export class Trainer implements TrainerLike, AsyncDisposable {
     );
   }
 
-  /** [C] log-prob of each completion under the current weights with adapters off; `batch.reference` is not read. */
-  referenceLogprobs(batch: PreferenceBatch, signal?: AbortSignal): Promise<Float32Array> {
+  /** [C] log-prob of each completion under the current weights with adapters off. */
+  referenceLogprobs(completions: Completions, signal?: AbortSignal): Promise<Float64Array> {
     return callNative(() =>
-      withCancel(this.#addon, signal, (token) => this.#addon.referenceLogprobs(this.#handle, batch, token)),
+      withCancel(this.#addon, signal, (token) => this.#addon.referenceLogprobs(this.#handle, completions, token)),
     );
   }
 

@@ -4,6 +4,8 @@
 import type {
   ForestData,
   ModelInfo,
+  NativeCompletions,
+  NativeCompletionValues,
   NativeForkRequest,
   NativeForkResult,
   NativeGenerateRequest,
@@ -78,6 +80,8 @@ export type ReadoutResult = NativeReadoutResult;
 export type ScoreResult = NativeScoreResult;
 export type PreferenceBatch = NativePreferenceBatch;
 export type PreferenceResult = NativePreferenceResult;
+export type Completions = NativeCompletions;
+export type CompletionValues = NativeCompletionValues;
 export type SftBatch = NativeSftBatch;
 export type SftResult = NativeSftResult;
 
@@ -94,8 +98,11 @@ export interface TrainerOptions {
 
 export interface TrainerLike {
   accumulatePreference(batch: PreferenceBatch, signal?: AbortSignal): Promise<PreferenceResult>;
+  forwardPreference(completions: Completions, signal?: AbortSignal): Promise<CompletionValues>;
+  /** grad: [C] d loss / d log-prob of the completions of the forwardPreference just before. */
+  backwardPreference(grad: Float64Array, signal?: AbortSignal): Promise<void>;
   accumulateSft(batch: SftBatch, signal?: AbortSignal): Promise<SftResult>;
-  referenceLogprobs(batch: PreferenceBatch, signal?: AbortSignal): Promise<Float32Array>;
+  referenceLogprobs(completions: Completions, signal?: AbortSignal): Promise<Float64Array>;
   /** Clips, steps, clears; the gradient norm before clipping. */
   apply(learningRate: number): Promise<number>;
   zeroGrad(): Promise<void>;

@@ -29,26 +29,33 @@ const WINDOW = 10;
  */
 export class ChosenGuard {
   readonly #falls: number[] = [];
+  #start: number | undefined;
 
-  /** `chosenTokens`: mean tokens of a chosen step. */
+  /**
+   * `chosenTokens`: mean tokens of a chosen step; 1 where rewards are per token. `against`: what a fall is measured from.
+   * A loss without a reference has rewards of the log-prob itself, so there it is the update's first step.
+   */
   constructor(
     readonly config: GuardConfig,
     readonly beta: number,
     readonly chosenTokens: number,
+    readonly against: 'reference' | 'first step' = 'reference',
   ) {}
 
   /** `total`: optimiser steps of the update. */
   check(metrics: StepMetrics, total: number): string | undefined {
     const reward = metrics['rewards/chosen'];
     if (reward === undefined) return undefined;
-    this.#falls.push(-reward / this.beta / Math.max(1, this.chosenTokens));
+    const nats = reward / this.beta / Math.max(1, this.chosenTokens);
+    this.#start ??= this.against === 'first step' ? nats : 0;
+    this.#falls.push(this.#start - nats);
     const window = Math.min(WINDOW, total);
     if (this.#falls.length > window) this.#falls.shift();
     if (this.#falls.length < window) return undefined;
     const fall = this.#falls.reduce((sum, value) => sum + value, 0) / window;
     if (fall <= this.config.chosen_fall) return undefined;
     return (
-      `the chosen steps' log-prob fell ${fall.toFixed(2)} nats per token below the reference, ` +
+      `the chosen steps' log-prob fell ${fall.toFixed(2)} nats per token below the ${this.against}, ` +
       `more than guards.chosen_fall ${this.config.chosen_fall}: the update is destroying what it should keep`
     );
   }

@@ -2,7 +2,17 @@
 
 import type { StepMetrics } from './types.js';
 
-/** Sums over pairs. With beta: rewards are beta * (log-prob - reference log-prob); log-probs are sums over tokens. */
+/** A completion of `tokens` tokens; log-probs are sums over them, the reference's is 0 where there is none. */
+export interface MeteredCompletion {
+  logprob: number;
+  reference: number;
+  tokens: number;
+}
+
+/**
+ * Sums over pairs. Rewards are beta * (log-prob - reference log-prob), divided by the tokens where the loss is `perToken`:
+ * simpo, whose reward that is (arXiv 2405.14734 eq. 4).
+ */
 export class PreferenceMeter {
   #pairs = 0;
   #loss = 0;
@@ -12,16 +22,20 @@ export class PreferenceMeter {
   #logpChosen = 0;
   #logpRejected = 0;
 
-  constructor(readonly beta: number) {}
+  constructor(
+    readonly beta: number,
+    readonly perToken = false,
+  ) {}
 
   /** A micro-batch's share of the mean loss. */
   addLoss(share: number): void {
     this.#loss += share;
   }
 
-  addPair(chosen: { logprob: number; reference: number }, rejected: { logprob: number; reference: number }): void {
-    const rewardChosen = this.beta * (chosen.logprob - chosen.reference);
-    const rewardRejected = this.beta * (rejected.logprob - rejected.reference);
+  addPair(chosen: MeteredCompletion, rejected: MeteredCompletion): void {
+    const reward = ({ logprob, reference, tokens }: MeteredCompletion): number =>
+      (this.beta * (logprob - reference)) / (this.perToken ? tokens : 1);
+    const [rewardChosen, rewardRejected] = [reward(chosen), reward(rejected)];
     this.#pairs++;
     this.#rewardChosen += rewardChosen;
     this.#rewardRejected += rewardRejected;

@@ -1,16 +1,19 @@
 // Defaults and checks of training options, the same for the commands and the loop.
 
 import { StepwardError } from '../errors.js';
-import type { TrainerOptions } from '../native/types.js';
+import type { PreferenceLossKind, TrainerOptions } from '../native/types.js';
+import type { PairLoss } from './losses/pair-loss.js';
 import type { OptimizerOptions, PreferenceOptions } from './types.js';
 
 export type ResolvedOptimizer = Required<Omit<OptimizerOptions, 'maxSteps' | 'lora'>> &
   Pick<OptimizerOptions, 'maxSteps' | 'lora'>;
 export type ResolvedPreference = ResolvedOptimizer &
-  Required<Pick<PreferenceOptions, 'beta' | 'loss' | 'labelSmoothing' | 'sftWeight'>>;
+  Required<Pick<PreferenceOptions, 'beta' | 'loss' | 'labelSmoothing' | 'gamma' | 'mix' | 'sftWeight'>>;
 
 export const LORA_TARGETS = ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj'];
-export const LOSSES = ['sigmoid', 'ipo', 'hinge', 'robust', 'sigmoid_norm'] as const;
+export const LOSSES = ['sigmoid', 'ipo', 'hinge', 'robust', 'sigmoid_norm', 'simpo'] as const;
+/** Its log-probs are per token, so its beta is larger than DPO's: the low end of what SimPO's authors use, and TRL's gamma. */
+export const SIMPO = { beta: 2, gamma: 0.5 } as const;
 export const OPTIMIZERS = ['adamw', 'sgd'] as const;
 export const SCHEDULES = ['constant', 'linear', 'cosine'] as const;
 
@@ -44,21 +47,25 @@ export function resolveOptimizer(given: OptimizerOptions, defaultLearningRate: n
 
 /** Throws INVALID_ARGUMENT naming the option. */
 export function resolvePreference(given: PreferenceOptions): ResolvedPreference {
-  const loss = oneOf('loss', given.loss ?? 'sigmoid', LOSSES);
-  const labelSmoothing = atLeast('label smoothing', given.labelSmoothing ?? 0, 0);
-  // The robust loss divides by 1 - 2 * smoothing.
-  if (labelSmoothing > 0.5 || (loss === 'robust' && labelSmoothing === 0.5)) {
-    throw invalid(
-      'label smoothing',
-      loss === 'robust' ? 'a number below 0.5' : 'a number of at most 0.5',
-      labelSmoothing,
-    );
+  const loss = lossOf(given.loss ?? 'sigmoid');
+  const labelSmoothing = given.labelSmoothing ?? 0;
+  // At 0.5 both orders of a pair count the same: nothing would be learnt, and robust divides by 1 - 2 * smoothing.
+  if (!(labelSmoothing >= 0 && labelSmoothing < 0.5)) {
+    throw invalid('label smoothing', 'a number from 0 to below 0.5', labelSmoothing);
   }
+  const gamma = atLeast('gamma', given.gamma ?? (loss === 'simpo' ? SIMPO.gamma : 0), 0);
+  if (gamma !== 0 && loss !== 'simpo') {
+    throw invalid('gamma', 'the loss simpo beside it', typeof loss === 'string' ? loss : 'a loss of your own');
+  }
+  const mix = given.mix ?? 1;
+  if (!(mix >= 0 && mix <= 1)) throw invalid('mix', 'a number from 0 to 1', mix);
   return {
     ...resolveOptimizer(given, 1e-6),
-    beta: above('beta', given.beta ?? 0.1, 0),
+    beta: above('beta', given.beta ?? (loss === 'simpo' ? SIMPO.beta : 0.1), 0),
     loss,
     labelSmoothing,
+    gamma,
+    mix,
     sftWeight: atLeast('sft weight', given.sftWeight ?? 0, 0),
   };
 }
@@ -81,6 +88,10 @@ export function trainerOptions(options: ResolvedOptimizer): TrainerOptions {
       },
     }),
   };
+}
+
+function lossOf(loss: PreferenceLossKind | PairLoss): PreferenceLossKind | PairLoss {
+  return typeof loss === 'function' ? loss : oneOf('loss', loss, LOSSES);
 }
 
 function invalid(name: string, expected: string, got: unknown): StepwardError {

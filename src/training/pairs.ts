@@ -15,6 +15,8 @@ export interface Pair {
   chosen: number[];
   rejected: number[];
   weight: number;
+  /** Undefined: the training's own. */
+  mix: number | undefined;
 }
 
 export interface PairSet {
@@ -29,9 +31,9 @@ export function flattenTrees(trees: PreferenceTree[]): PairSet {
   const pairs: Pair[] = [];
   for (const [t, tree] of trees.entries()) {
     for (const [step, { chosenIds, rejected }] of tree.steps.entries()) {
-      for (const { ids, weight } of rejected) {
-        const group = groups[t] as number;
-        pairs.push({ index: pairs.length, group, tree, step, chosen: chosenIds, rejected: ids, weight: weight ?? 1 });
+      for (const { ids, weight, mix } of rejected) {
+        const [index, group] = [pairs.length, groups[t] as number];
+        pairs.push({ index, group, tree, step, chosen: chosenIds, rejected: ids, weight: weight ?? 1, mix });
       }
     }
   }

@@ -3,6 +3,8 @@
 
 import { StepwardError } from '../errors.js';
 import type { EngineLike, PreferenceBatch } from '../native/types.js';
+import { usesReference } from './losses/pair-loss.js';
+import { lossStep } from './losses/step.js';
 import { PreferenceMeter } from './metrics.js';
 import { type ResolvedPreference, resolvePreference } from './options.js';
 import { flattenTrees, type PackedPairs, type Pair, packForest, packPairs, unpackedTokens } from './pairs.js';
@@ -28,13 +30,22 @@ export async function trainPreference(
     throw new StepwardError('INVALID_ARGUMENT', 'preference training: expected at least one pair, got none');
   const plan = planSteps(pairs.length, (epoch) => orderOf(epoch, options.seed, options.shuffle), options);
   const pairsOf = (step: PlannedStep): Pair[] => step.items.map((i) => pairs[i] as Pair);
-  const reference = new ReferenceTable(pairs.length);
+  const withReference = usesReference(options.loss);
+  if (!withReference && hooks.reference) {
+    throw new StepwardError(
+      'INVALID_ARGUMENT',
+      'reference: expected none beside a loss that has no reference, got one',
+    );
+  }
+  const reference = new ReferenceTable(pairs.length, withReference);
+  const loss = lossStep(options.loss);
 
   return runTraining(
     engine,
     plan,
     {
       async prepare(trainer) {
+        if (!withReference) return 0;
         let computed = 0;
         const total = Math.min(plan.total, plan.perEpoch);
         // Another model too goes through a trainer: by the same routine and packing equal weights give equal log-probs.
@@ -46,9 +57,7 @@ export async function trainPreference(
             for (const batch of packPairs(pairsOf(step), options.microBatchTokens)) {
               throwIfAborted(hooks.signal);
               const packed = packForest(batch);
-              const none = new Float32Array(packed.completionOffsets.length - 1);
-              const asked = nativeBatch(packed, none, options, packed.chosen.length, 1);
-              reference.store(batch, packed, await referee.referenceLogprobs(asked, hooks.signal));
+              reference.store(batch, packed, await referee.referenceLogprobs(packed, hooks.signal));
               computed += packed.forest.tokens.length;
             }
             hooks.onReference?.(step.index + 1, total);
@@ -60,13 +69,15 @@ export async function trainPreference(
       },
       async accumulate(trainer, step) {
         const members = pairsOf(step);
-        const meter = new PreferenceMeter(options.beta);
+        const meter = new PreferenceMeter(options.beta, options.loss === 'simpo');
         const tokenNorm = members.reduce((sum, pair) => sum + pair.chosen.length, 0);
         let computedTokens = 0;
         for (const batch of packPairs(members, options.microBatchTokens)) {
           const packed = packForest(batch);
-          const result = await trainer.accumulatePreference(
-            nativeBatch(packed, reference.read(batch, packed), options, members.length, tokenNorm),
+          const result = await loss.accumulate(
+            trainer,
+            lossBatch(batch, packed, reference.read(batch, packed), options, members.length, tokenNorm),
+            batch,
             hooks.signal,
           );
           meter.addLoss(result.loss);
@@ -76,10 +87,12 @@ export async function trainPreference(
               {
                 logprob: result.completionLogprobs[packed.chosen[p] as number] as number,
                 reference: reference.chosen(pair),
+                tokens: pair.chosen.length,
               },
               {
                 logprob: result.completionLogprobs[packed.rejected[p] as number] as number,
                 reference: reference.rejected(pair),
+                tokens: pair.rejected.length,
               },
             );
           }
@@ -94,28 +107,41 @@ export async function trainPreference(
   );
 }
 
-function nativeBatch(
+function lossBatch(
+  batch: Pair[],
   packed: PackedPairs,
-  reference: Float32Array,
+  reference: Float64Array,
   options: ResolvedPreference,
   pairNorm: number,
   tokenNorm: number,
-): PreferenceBatch {
-  const { loss, beta, labelSmoothing, sftWeight } = options;
-  return { ...packed, reference, loss, beta, labelSmoothing, sftWeight, pairNorm, tokenNorm };
+): Omit<PreferenceBatch, 'loss'> {
+  const { beta, labelSmoothing, gamma, sftWeight } = options;
+  const mix = Float32Array.from(batch, (pair) => pair.mix ?? options.mix);
+  const mixed = mix.some((share) => share !== 1);
+  return {
+    ...packed,
+    reference,
+    ...(mixed && { mix }),
+    beta,
+    labelSmoothing,
+    gamma,
+    sftWeight,
+    pairNorm,
+    tokenNorm,
+  };
 }
 
-/** Reference log-probs by pair: later epochs pack the pairs differently. */
+/** Reference log-probs by pair: later epochs pack the pairs differently. All 0 for a loss without a reference. */
 class ReferenceTable {
-  readonly #chosen: Float32Array;
-  readonly #rejected: Float32Array;
+  readonly #chosen: Float64Array;
+  readonly #rejected: Float64Array;
 
-  constructor(pairs: number) {
-    this.#chosen = new Float32Array(pairs).fill(Number.NaN);
-    this.#rejected = new Float32Array(pairs).fill(Number.NaN);
+  constructor(pairs: number, used: boolean) {
+    this.#chosen = new Float64Array(pairs).fill(used ? Number.NaN : 0);
+    this.#rejected = this.#chosen.slice();
   }
 
-  store(batch: Pair[], packed: PackedPairs, logprobs: Float32Array): void {
+  store(batch: Pair[], packed: PackedPairs, logprobs: Float64Array): void {
     for (const [p, pair] of batch.entries()) {
       this.#chosen[pair.index] = logprobs[packed.chosen[p] as number] as number;
       this.#rejected[pair.index] = logprobs[packed.rejected[p] as number] as number;
@@ -131,8 +157,8 @@ class ReferenceTable {
   }
 
   /** [C] for a packed batch. */
-  read(batch: Pair[], packed: PackedPairs): Float32Array {
-    const values = new Float32Array(packed.completionOffsets.length - 1);
+  read(batch: Pair[], packed: PackedPairs): Float64Array {
+    const values = new Float64Array(packed.completionOffsets.length - 1);
     for (const [p, pair] of batch.entries()) {
       values[packed.chosen[p] as number] = this.chosen(pair);
       values[packed.rejected[p] as number] = this.rejected(pair);

@@ -1,6 +1,7 @@
 // What training takes and gives, shared by preference pairs and SFT. No code.
 
 import type { EngineLike, PreferenceLossKind } from '../native/types.js';
+import type { PairLoss } from './losses/pair-loss.js';
 
 /** A trajectory with its judged steps. The chosen steps are the trunk; a step without rejected ones is only trunk. */
 export interface PreferenceTree {
@@ -11,8 +12,11 @@ export interface PreferenceTree {
 
 export interface PreferenceStep {
   chosenIds: number[];
-  /** weight: default 1. */
-  rejected: { ids: number[]; weight?: number }[];
+  /**
+   * weight: default 1. mix, in [0, 1], default PreferenceOptions.mix: the pair's loss is mix times its loss plus 1 - mix
+   * times its loss the other way round.
+   */
+  rejected: { ids: number[]; weight?: number; mix?: number }[];
 }
 
 /** One branch: segments end to end, each token counted `weight` times in the loss; weight 0 is context. */
@@ -66,12 +70,16 @@ export interface LoraOptions {
 }
 
 export interface PreferenceOptions extends OptimizerOptions {
-  /** Default 0.1. */
+  /** Above 0. Default 0.1, with simpo 2. Of a loss of your own only `rewards/*` depend on it. */
   beta?: number;
-  /** Default sigmoid. */
-  loss?: PreferenceLossKind;
-  /** Default 0. */
+  /** Default sigmoid. A function is a loss of your own: see losses/pair-loss.ts. */
+  loss?: PreferenceLossKind | PairLoss;
+  /** Of sigmoid, robust and simpo, from 0 to below 0.5. Default 0. */
   labelSmoothing?: number;
+  /** Of simpo: the margin that chosen is to be ahead by, at least 0. Default 0.5; other losses take none. */
+  gamma?: number;
+  /** In [0, 1], for pairs without a mix of their own. Default 1. */
+  mix?: number;
   /** Weight of the chosen steps' mean negative log-prob in the loss. Default 0. */
   sftWeight?: number;
 }

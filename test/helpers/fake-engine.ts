@@ -6,6 +6,8 @@ import { join } from 'node:path';
 import { StepwardError } from '../../src/errors.js';
 import type { ForestData } from '../../src/native/contract.js';
 import type {
+  Completions,
+  CompletionValues,
   EngineLike,
   ForkRequest,
   ForkResult,
@@ -288,8 +290,16 @@ class FakeTrainer implements TrainerLike {
     return { loss: 1, scoredTokens: batch.forest.tokens.length, computedTokens: batch.forest.tokens.length };
   }
 
-  async referenceLogprobs(batch: PreferenceBatch): Promise<Float32Array> {
-    return completionLogprobs(batch);
+  async forwardPreference(completions: Completions): Promise<CompletionValues> {
+    return {
+      logprobs: completionLogprobs(completions),
+      lengths: completionLengths(completions),
+      computedTokens: completions.forest.tokens.length,
+    };
+  }
+
+  async referenceLogprobs(completions: Completions): Promise<Float64Array> {
+    return completionLogprobs(completions);
   }
 
   async apply(): Promise<number> {
@@ -297,19 +307,23 @@ class FakeTrainer implements TrainerLike {
     return 1;
   }
 
+  async backwardPreference(): Promise<void> {}
   async zeroGrad(): Promise<void> {}
   async saveAdapter(): Promise<void> {}
   async mergeAdapter(): Promise<void> {}
   async dispose(): Promise<void> {}
 }
 
-function completionLogprobs({ forest, completionOffsets, completionSegments }: PreferenceBatch): Float32Array {
-  return Float32Array.from({ length: completionOffsets.length - 1 }, (_, c) => {
-    const segments = completionSegments.subarray(completionOffsets[c], completionOffsets[c + 1]);
-    return (
-      -0.25 * segments.reduce((sum, s) => sum + (forest.offsets[s + 1] as number) - (forest.offsets[s] as number), 0)
-    );
-  });
+function completionLengths({ forest, completionOffsets, completionSegments }: Completions): Int32Array {
+  return Int32Array.from({ length: completionOffsets.length - 1 }, (_, c) =>
+    completionSegments
+      .subarray(completionOffsets[c], completionOffsets[c + 1])
+      .reduce((sum, s) => sum + (forest.offsets[s + 1] as number) - (forest.offsets[s] as number), 0),
+  );
+}
+
+function completionLogprobs(completions: Completions): Float64Array {
+  return Float64Array.from(completionLengths(completions), (length) => -0.25 * length);
 }
 
 /** Ids from the root to the end of a segment. */

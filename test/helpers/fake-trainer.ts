@@ -1,7 +1,14 @@
 // A TrainerLike whose log-probs are a table: token `id` has log-prob -cost(id) * scale, wherever it stands, and each
 // apply() multiplies the scale. So a test can say by hand what any packing must give.
 
-import type { EngineLike, PreferenceBatch, SftBatch, TrainerLike, TrainerOptions } from '../../src/native/types.js';
+import type {
+  Completions,
+  EngineLike,
+  PreferenceBatch,
+  SftBatch,
+  TrainerLike,
+  TrainerOptions,
+} from '../../src/native/types.js';
 
 export const cost = (id: number): number => 0.25 + (id % 8) / 8;
 
@@ -9,6 +16,8 @@ export interface FakeTrainer extends TrainerLike {
   calls: string[];
   batches: PreferenceBatch[];
   sftBatches: SftBatch[];
+  /** What backwardPreference was given. */
+  grads: Float64Array[];
   rates: number[];
   options: TrainerOptions | undefined;
   scale: number;
@@ -16,12 +25,12 @@ export interface FakeTrainer extends TrainerLike {
 
 /** An engine that only trains, and its trainer. `decay`: what apply() multiplies the scale by. `reference`: scale of the reference log-probs. */
 export function fakeTrainerEngine(decay = 0.5, reference = 1): { engine: EngineLike; trainer: FakeTrainer } {
-  const segmentLogprob = (batch: PreferenceBatch, segment: number, scale: number): number => {
+  const segmentLogprob = (batch: Completions, segment: number, scale: number): number => {
     const { tokens, offsets } = batch.forest;
     return -scale * tokens.subarray(offsets[segment], offsets[segment + 1]).reduce((sum, id) => sum + cost(id), 0);
   };
-  const completions = (batch: PreferenceBatch, scale: number): Float32Array =>
-    Float32Array.from({ length: batch.completionOffsets.length - 1 }, (_, c) =>
+  const completions = (batch: Completions, scale: number): Float64Array =>
+    Float64Array.from({ length: batch.completionOffsets.length - 1 }, (_, c) =>
       batch.completionSegments
         .subarray(batch.completionOffsets[c], batch.completionOffsets[c + 1])
         .reduce((sum, segment) => sum + segmentLogprob(batch, segment, scale), 0),
@@ -30,6 +39,7 @@ export function fakeTrainerEngine(decay = 0.5, reference = 1): { engine: EngineL
     calls: [],
     batches: [],
     sftBatches: [],
+    grads: [],
     rates: [],
     options: undefined,
     scale: 1,
@@ -49,6 +59,19 @@ export function fakeTrainerEngine(decay = 0.5, reference = 1): { engine: EngineL
         pairLoss,
         computedTokens: batch.forest.tokens.length,
       };
+    },
+    async forwardPreference(batch) {
+      trainer.calls.push('forward');
+      const lengths = Int32Array.from({ length: batch.completionOffsets.length - 1 }, (_, c) =>
+        batch.completionSegments
+          .subarray(batch.completionOffsets[c], batch.completionOffsets[c + 1])
+          .reduce((sum, s) => sum + (batch.forest.offsets[s + 1] as number) - (batch.forest.offsets[s] as number), 0),
+      );
+      return { logprobs: completions(batch, trainer.scale), lengths, computedTokens: batch.forest.tokens.length };
+    },
+    async backwardPreference(grad) {
+      trainer.calls.push('backward');
+      trainer.grads.push(grad);
     },
     async accumulateSft(batch) {
       trainer.calls.push('accumulate');

@@ -38,7 +38,7 @@ it('steps, keeps its reference, saves and merges as the mathematics of LoRA says
     optimizer: 'sgd',
     lora: { rank: RANK, alpha: ALPHA, targets: TARGETS, seed: 5 },
   });
-  let adapted: Float32Array = new Float32Array(0);
+  let adapted: Float64Array = new Float64Array(0);
   try {
     const zeros = new Float32Array(golden.completion_logprobs.length);
     const reference = await trainer.referenceLogprobs(packedBatch(golden.trees, golden.options, zeros));

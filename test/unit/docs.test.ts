@@ -57,8 +57,13 @@ function keysOf(schema: z.core.$ZodType, prefix = '', into = new Map<string, Key
 
 function unwrap(schema: z.core.$ZodType): z.core.$ZodType {
   let inner = schema;
-  while (inner instanceof z.ZodDefault || inner instanceof z.ZodPrefault || inner instanceof z.ZodOptional) {
-    inner = inner.unwrap() as z.core.$ZodType;
+  while (
+    inner instanceof z.ZodDefault ||
+    inner instanceof z.ZodPrefault ||
+    inner instanceof z.ZodOptional ||
+    inner instanceof z.ZodPipe
+  ) {
+    inner = (inner instanceof z.ZodPipe ? inner.in : inner.unwrap()) as z.core.$ZodType;
   }
   return inner;
 }

@@ -104,6 +104,38 @@ describe('trainPreference', () => {
     expect(steps[0]?.['rewards/rejected']).toBeCloseTo((sum([15, 23, 7]) + sum([31, 6])) / 2, 6);
   });
 
+  it('simpo computes no reference, takes its own defaults, and its rewards are per token', async () => {
+    const { trainer, steps, summary } = await train(makeTrees(1), { loss: 'simpo', batchSize: 2 });
+    expect(trainer.calls).toEqual(['accumulate', 'apply', 'dispose']);
+    expect(summary.referenceTokens).toBe(0);
+    expect(trainer.batches[0]).toMatchObject({ loss: 'simpo', beta: 2, gamma: 0.5 });
+    expect(steps[0]?.['rewards/chosen']).toBeCloseTo((-2 * (sum([3, 4]) / 2 + sum([5]))) / 2, 12);
+    expect(steps[0]?.['rewards/rejected']).toBeCloseTo((-2 * (sum([15, 23, 7]) / 3 + sum([31, 6]) / 2)) / 2, 12);
+    expect(steps[0]?.['logps/chosen']).toBeCloseTo(-(sum([3, 4]) + sum([5])) / 2, 12);
+    const { engine } = fakeTrainerEngine();
+    await expect(
+      trainPreference(engine, makeTrees(1), { loss: 'simpo' }, { reference: fakeTrainerEngine().engine }),
+    ).rejects.toThrow('reference: expected none beside a loss that has no reference, got one');
+  });
+
+  it('hands mixes over pair by pair, the option where a pair has none, and nothing where all are 1', async () => {
+    const [tree] = makeTrees(1) as [PreferenceTree];
+    const mixed = { ...tree, steps: [{ chosenIds: [3, 4], rejected: [{ ids: [15], mix: 0.25 }, { ids: [23] }] }] };
+    const some = await train([mixed], { mix: 0.75, shuffle: false });
+    expect(some.trainer.batches[0]?.mix).toEqual(Float32Array.of(0.25, 0.75));
+    const none = await train([tree], { mix: 1 });
+    expect(none.trainer.batches[0]?.mix).toBeUndefined();
+  });
+
+  it('keeps reference log-probs in float64', async () => {
+    const { trainer } = await train([{ promptIds: [1], steps: [{ chosenIds: [3], rejected: [{ ids: [5, 6] }] }] }], {});
+    expect(trainer.batches[0]?.reference).toBeInstanceOf(Float64Array);
+    const { engine, trainer: third } = fakeTrainerEngine(0.5, 1 / 3);
+    await trainPreference(engine, makeTrees(1), {});
+    const values = [...(third.batches[0]?.reference ?? [])];
+    expect(values.some((value) => value !== Math.fround(value))).toBe(true);
+  });
+
   it('takes max steps over epochs, repeats the data for it, and computes references only for what it uses', async () => {
     const few = await train(makeTrees(4), {
       batchSize: 2,
@@ -167,7 +199,17 @@ describe('trainPreference', () => {
     [{ beta: -1 }, 'beta: expected a number above 0, got -1'],
     [{ beta: 0 }, 'beta: expected a number above 0, got 0'],
     [{ batchSize: 0 }, 'batch size: expected a whole number of at least 1, got 0'],
-    [{ loss: 'robust', labelSmoothing: 0.5 }, 'label smoothing: expected a number below 0.5, got 0.5'],
+    ...(['sigmoid', 'robust', 'simpo', 'hinge'] as const).map(
+      (loss) =>
+        [{ loss, labelSmoothing: 0.5 }, 'label smoothing: expected a number from 0 to below 0.5, got 0.5'] as const,
+    ),
+    [{ labelSmoothing: -0.1 }, 'label smoothing: expected a number from 0 to below 0.5, got -0.1'],
+    [{ labelSmoothing: Number.NaN }, 'label smoothing: expected a number from 0 to below 0.5, got NaN'],
+    [{ mix: 1.1 }, 'mix: expected a number from 0 to 1, got 1.1'],
+    [{ mix: Number.NaN }, 'mix: expected a number from 0 to 1, got NaN'],
+    [{ loss: 'simpo', gamma: -1 }, 'gamma: expected a number of at least 0, got -1'],
+    [{ loss: 'sigmoid', gamma: 0.5 }, 'gamma: expected the loss simpo beside it, got sigmoid'],
+    [{ loss: 'orpo' }, 'loss: expected one of sigmoid, ipo, hinge, robust, sigmoid_norm, simpo, got orpo'],
     [{ lora: { rank: 2, targets: ['embed'] } }, 'lora targets: expected one of q_proj'],
     [{ learningRate: Number.NaN }, 'learning rate: expected a number of at least 0, got NaN'],
   ] as const)('refuses %j', async (options, message) => {

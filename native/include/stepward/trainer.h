@@ -34,9 +34,12 @@ struct PreferenceBatch {
   std::vector<int32_t> completion_segments;  // flat
   std::vector<int32_t> chosen, rejected;     // [P] completion indices
   std::vector<float> weight;                 // [P]
-  std::vector<float> reference;              // [C] reference log-prob of each completion
-  std::string loss = "sigmoid";              // sigmoid | ipo | hinge | robust | sigmoid_norm
+  std::vector<double> reference;             // [C] reference log-prob of each completion; simpo does not read it
+  std::vector<float> mix;                    // [P] in [0, 1]: the loss is mix * loss(chosen, rejected) + (1 - mix) *
+                                             // loss(rejected, chosen); empty: 1 for every pair
+  std::string loss = "sigmoid";              // sigmoid | ipo | hinge | robust | sigmoid_norm | simpo
   float beta = 0.1f, label_smoothing = 0;
+  float gamma = 0;        // simpo: the margin that chosen is to be ahead by, at least 0
   float sft_weight = 0;   // times the chosen tokens' mean negative log-prob
   double pair_norm = 0;   // pairs in the whole optimiser step
   double token_norm = 0;  // chosen tokens (summed over pairs) in the whole optimiser step; used by sft_weight
@@ -45,8 +48,15 @@ struct PreferenceBatch {
 struct PreferenceResult {
   double loss = 0;      // this micro-batch's share of the step's loss, NLL term included: summing shares gives the mean
   double sft_loss = 0;  // this micro-batch's share of the chosen tokens' mean negative log-prob
-  std::vector<float> completion_logprobs;  // [C] under the policy
-  std::vector<float> pair_loss;            // [P] weighted, not divided
+  std::vector<double> completion_logprobs;  // [C] under the policy
+  std::vector<float> pair_loss;             // [P] weighted, not divided
+  int64_t computed_tokens = 0;
+};
+
+// What a loss that is computed elsewhere needs of a batch.
+struct CompletionValues {
+  std::vector<double> logprobs;  // [C] under the policy
+  std::vector<int32_t> lengths;  // [C] tokens that each is the sum of
   int64_t computed_tokens = 0;
 };
 
@@ -71,9 +81,17 @@ class Trainer {
   PreferenceResult accumulate(const PreferenceBatch& batch, const CancelFlag& cancel);
   SftResult accumulate(const SftBatch& batch, const CancelFlag& cancel);
 
+  // accumulate() in two halves, for a loss that the caller computes: forward() gives the completions' log-probs and
+  // keeps what their gradients need; backward() takes d loss / d log-prob [C], finite, and adds the weights' gradients.
+  // Of the batch only the forest and the completions are read. What a forward() kept is given up by its backward(), by
+  // the next forward(), accumulate(), apply(), zero_grad() or merge_adapter(), and by whatever is thrown; backward()
+  // without it is INVALID_ARGUMENT.
+  CompletionValues forward(const PreferenceBatch& batch, const CancelFlag& cancel);
+  void backward(const std::vector<double>& grad, const CancelFlag& cancel);
+
   // Log-prob of each completion [C] without gradients, adapters off: the reference when it is the model before
   // training.
-  std::vector<float> reference_logprobs(const PreferenceBatch& batch, const CancelFlag& cancel);
+  std::vector<double> reference_logprobs(const PreferenceBatch& batch, const CancelFlag& cancel);
 
   // Clips, steps, clears. Returns the global gradient norm before clipping. Throws NUMERICAL and leaves the weights as
   // they were where that norm is not finite.
