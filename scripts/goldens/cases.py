@@ -68,7 +68,7 @@ def pairs(name: str, vocabulary: int, weighted: bool) -> list[dict]:
 
 def pairs_as_trees(records: list[dict]) -> list[dict]:
     return [dict(prompt_ids=record["prompt_ids"], steps=[dict(chosen_ids=record["chosen_ids"], rejected=[
-        dict(ids=record["rejected_ids"], **({"weight": record["weight"]} if "weight" in record else {}))])])
+        dict(ids=record["rejected_ids"], **{key: record[key] for key in ("weight", "mix") if key in record})])])
         for record in records]
 
 

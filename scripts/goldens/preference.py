@@ -4,6 +4,7 @@ Every case is kept as canonical trees; `records` are the lines the dpo command r
 """
 
 import copy
+import itertools
 
 import torch
 from safetensors.torch import save_file
@@ -15,6 +16,12 @@ from .reference import float64
 LOSSES = [
     dict(loss="sigmoid"), dict(loss="sigmoid", label_smoothing=0.1), dict(loss="ipo"), dict(loss="hinge"),
     dict(loss="robust", label_smoothing=0.2), dict(loss="sigmoid_norm", beta=2.0), dict(loss="sigmoid", sft_weight=0.5),
+    dict(loss="simpo", beta=2.0, gamma=0.5), dict(loss="simpo", beta=2.0, gamma=1.0, label_smoothing=0.1, sft_weight=0.2),
+]
+# Every loss over pairs that carry mixes, the rest of them with the option's.
+MIXED = [
+    dict(loss="sigmoid", mix=0.8), dict(loss="ipo", mix=0.8), dict(loss="hinge", mix=0.8), dict(loss="robust", label_smoothing=0.2, mix=0.8),
+    dict(loss="sigmoid_norm", beta=2.0, mix=0.8), dict(loss="simpo", beta=2.0, gamma=0.5, mix=0.8),
 ]
 
 
@@ -69,7 +76,7 @@ def trajectory(folder, name, trees, opts, rate, steps):
 def _one_pair_trees(trees):
     completions, pairs = unpack(trees)
     return [dict(prompt_ids=completions[c][0], steps=[dict(chosen_ids=completions[c][1], rejected=[dict(ids=completions[r][1], weight=w)])])
-            for c, r, w in pairs]
+            for c, r, w, _ in pairs]
 
 
 def _batched(folder, name, trees, opts, rate, size):
@@ -97,6 +104,18 @@ def _text_trees(folder, records):
     return [tree(record) for record in records]
 
 
+def _mixed(trees):
+    """Mixes on most leaves: both ends, both sides of a half, and none."""
+    trees, mixes = copy.deepcopy(trees), itertools.cycle([0.875, None, 0.5, 1.0, 0.25, 0.0, 0.75])
+    for tree in trees:
+        for step in tree["steps"]:
+            for leaf in step["rejected"]:
+                mix = next(mixes)
+                if mix is not None:
+                    leaf["mix"] = mix
+    return trees
+
+
 def make(folder, out_folder, checks: dict) -> dict:
     vocabulary = {name: spec["config"]["vocab_size"] for name, spec in models.MODELS.items()}
     checks["dpo: float32 gradient against float64"] = {}
@@ -106,6 +125,10 @@ def make(folder, out_folder, checks: dict) -> dict:
         opts = options(**entry)
         label = "/".join(f"{key}={value}" for key, value in entry.items())
         single.append(_case(folder, "llama", f"trees {label}", cases.trees("llama", vocabulary["llama"], True), opts, checks, True)[0])
+    for entry in MIXED:
+        trees = _mixed(cases.trees("llama", vocabulary["llama"], True))
+        label = f"mixed trees {entry['loss']}"
+        single.append(_case(folder, "llama", label, trees, options(**entry), checks, True)[0])
     for name in ("mistral", "qwen2", "qwen3"):
         single.append(_case(folder, name, "trees", cases.trees(name, vocabulary[name], True), options(), checks, True)[0])
     # Record forms of the command, where the model is its own reference.
@@ -122,12 +145,22 @@ def make(folder, out_folder, checks: dict) -> dict:
                             options(), checks, False, records)[0])
     for label, records in (("text pair records", cases.TEXT_PAIRS), ("Step-DPO records", cases.STEP_DPO)):
         single.append(_case(folder, "llama", label, _text_trees(folder, records), options(sft_weight=0.2), checks, False, records)[0])
+    # Options and fields of the command that have no reference, or are not of DPO itself.
+    trees = cases.trees("qwen3", vocabulary["qwen3"], True)
+    single.append(_case(folder, "qwen3", "tree records, simpo", trees, options(loss="simpo", beta=2.5, gamma=0.8), checks, False, trees)[0])
+    trees = _mixed(cases.trees("mistral", vocabulary["mistral"], False))
+    single.append(_case(folder, "mistral", "mixed tree records", trees, options(mix=0.9), checks, False, trees)[0])
+    records = [dict(record, mix=mix) for record, mix in zip(cases.pairs("qwen2", vocabulary["qwen2"], True), [1.0, 0.75, 0.5, 0.9, 0.25, 0.0])]
+    single.append(_case(folder, "qwen2", "mixed pair records", cases.pairs_as_trees(records), options(loss="ipo", beta=0.5), checks, False,
+                        records)[0])
     runs = [
         trajectory(folder, "llama", cases.trees("llama", vocabulary["llama"], True), options(), 0.05, 4),
         trajectory(folder, "qwen3", cases.trees("qwen3", vocabulary["qwen3"], False), options(loss="ipo", beta=0.5), 0.02, 4),
         trajectory(folder, "qwen2", cases.pairs_as_trees(cases.pairs("qwen2", vocabulary["qwen2"], True)),
                     options(sft_weight=0.3, label_smoothing=0.1), 0.02, 4),
+        trajectory(folder, "mistral", cases.trees("mistral", vocabulary["mistral"], True), options(loss="simpo", beta=2.0, gamma=0.5), 0.02, 4),
+        trajectory(folder, "llama-tied", _mixed(cases.trees("llama-tied", vocabulary["llama-tied"], False)), options(mix=0.9), 0.05, 4),
     ]
     batched = [_batched(folder, "llama", cases.trees("llama", vocabulary["llama"], True), options(sft_weight=0.2), 0.05, 4)]
-    checks["dpo: margins of the runs' last step"] = {run["model"]: run["steps"][-1]["rewards/margins"] for run in runs}
+    checks["dpo: margins of the runs' last step"] = {f"{run['model']} {run['options']['loss']}": run["steps"][-1]["rewards/margins"] for run in runs}
     return dict(single=single, runs=runs, batched=batched)

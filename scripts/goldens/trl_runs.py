@@ -32,7 +32,7 @@ class _Keep(TrainerCallback):
 
 def flatten(trees):
     completions, pairs = pair_loss.unpack(trees)
-    return [dict(prompt_ids=completions[c][0], chosen_ids=completions[c][1], rejected_ids=completions[r][1]) for c, r, _ in pairs]
+    return [dict(prompt_ids=completions[c][0], chosen_ids=completions[c][1], rejected_ids=completions[r][1]) for c, r, *_ in pairs]
 
 
 def run(folder, name, trees, steps, **settings):

@@ -49,7 +49,7 @@ export interface SftGolden {
 
 export interface GoldenTree {
   prompt_ids: number[];
-  steps: { chosen_ids: number[]; rejected: { ids: number[]; weight?: number }[] }[];
+  steps: { chosen_ids: number[]; rejected: { ids: number[]; weight?: number; mix?: number }[] }[];
 }
 
 export interface PreferenceSettings {
@@ -57,6 +57,10 @@ export interface PreferenceSettings {
   loss: PreferenceLossKind;
   label_smoothing: number;
   sft_weight: number;
+  /** Of simpo. */
+  gamma?: number;
+  /** Of pairs without their own. */
+  mix?: number;
 }
 
 /** loss, rewards/*, logps/*; the TRL runs also carry grad_norm, learning_rate, epoch and num_tokens. */

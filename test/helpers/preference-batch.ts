@@ -11,7 +11,7 @@ interface Completion {
 
 export interface Unpacked {
   completions: Completion[];
-  pairs: { chosen: number; rejected: number; weight: number }[];
+  pairs: { chosen: number; rejected: number; weight: number; mix?: number }[];
 }
 
 /** Completions numbered tree by tree, step by step: the chosen step, then its rejected ones. */
@@ -22,8 +22,9 @@ export function unpack(trees: GoldenTree[]): Unpacked {
     for (const step of tree.steps) {
       if (step.rejected.length > 0) {
         const chosen = unpacked.completions.push({ path, ids: step.chosen_ids }) - 1;
-        for (const { ids, weight = 1 } of step.rejected) {
-          unpacked.pairs.push({ chosen, rejected: unpacked.completions.push({ path, ids }) - 1, weight });
+        for (const { ids, weight = 1, mix } of step.rejected) {
+          const rejected = unpacked.completions.push({ path, ids }) - 1;
+          unpacked.pairs.push({ chosen, rejected, weight, ...(mix !== undefined && { mix }) });
         }
       }
       path = [...path, ...step.chosen_ids];
@@ -44,6 +45,7 @@ function batch(
   norms: { pairs: number; tokens: number },
 ): PreferenceBatch {
   const { forest, segments } = builder.build();
+  const mixed = settings.mix !== undefined || pairs.some(({ mix }) => mix !== undefined);
   return {
     forest,
     completionOffsets: Int32Array.from({ length: handles.length + 1 }, (_, i) => i),
@@ -51,10 +53,12 @@ function batch(
     chosen: Int32Array.from(pairs, (pair) => pair.chosen),
     rejected: Int32Array.from(pairs, (pair) => pair.rejected),
     weight: Float32Array.from(pairs, (pair) => pair.weight),
-    reference: Float32Array.from(reference),
+    reference: Float64Array.from(reference),
+    ...(mixed && { mix: Float32Array.from(pairs, ({ mix }) => mix ?? settings.mix ?? 1) }),
     loss: settings.loss,
     beta: settings.beta,
     labelSmoothing: settings.label_smoothing,
+    gamma: settings.gamma ?? 0,
     sftWeight: settings.sft_weight,
     pairNorm: norms.pairs,
     tokenNorm: norms.tokens,
@@ -92,11 +96,11 @@ export function pairBatches(
 ): PreferenceBatch[] {
   const unpacked = unpack(trees);
   const norms = { pairs: unpacked.pairs.length, tokens: tokenNorm(unpacked) };
-  return unpacked.pairs.map(({ chosen, rejected, weight }) => {
+  return unpacked.pairs.map(({ chosen, rejected, ...shares }) => {
     const builder = new ForestBuilder();
     const completions = [unpacked.completions[chosen]!, unpacked.completions[rejected]!];
     const handles = completions.map(({ path, ids }) => builder.child(builder.root(path), ids));
-    const pair = { completions, pairs: [{ chosen: 0, rejected: 1, weight }] };
+    const pair = { completions, pairs: [{ chosen: 0, rejected: 1, ...shares }] };
     return batch(builder, handles, pair, [reference[chosen]!, reference[rejected]!], settings, norms);
   });
 }

@@ -33,11 +33,11 @@ let folders = 0;
 afterAll(() => expect(loadAddon().debugLiveHandles()).toBe(0));
 
 /** Accumulates the batches of one optimiser step on a fresh copy of a golden model: results, and the gradient. */
-async function gradientOf(model: string, makeBatches: (own: Float32Array) => PreferenceBatch[], own?: PreferenceBatch) {
+async function gradientOf(model: string, makeBatches: (own: Float64Array) => PreferenceBatch[], own?: PreferenceBatch) {
   const engine = await Engine.load({ directory: modelFolder(model), device: 'cpu', dtype: 'float32' });
   const trainer = await engine.createTrainer({ optimizer: 'sgd' });
   try {
-    const reference = own ? await trainer.referenceLogprobs(own) : new Float32Array(0);
+    const reference = own ? await trainer.referenceLogprobs(own) : new Float64Array(0);
     const results: PreferenceResult[] = [];
     for (const batch of makeBatches(reference)) results.push(await trainer.accumulatePreference(batch));
     const norm = await trainer.apply(HUGE_RATE);
@@ -59,7 +59,7 @@ describe.each(single)('$model, $name', (golden) => {
   const own = golden.reference ? undefined : packedBatch(trees, options, zeros);
 
   it('packed as trees it has the loss, the log-probs and the gradient of autograd', async () => {
-    const batches = (reference: Float32Array) => [packedBatch(trees, options, golden.reference ?? reference)];
+    const batches = (reference: Float64Array) => [packedBatch(trees, options, golden.reference ?? reference)];
     const { results, loss, gradient, norm } = await gradientOf(golden.model, batches, own);
     expect(Math.abs(loss - golden.metrics.loss!) / Math.max(1, Math.abs(golden.metrics.loss!))).toBeLessThanOrEqual(
       1e-5,
@@ -128,14 +128,20 @@ it.each(runs)('an SGD run keeps to autograd: $model, $options.loss', async (gold
   const engine = await Engine.load({ directory: modelFolder(golden.model), device: 'cpu', dtype: 'float32' });
   const trainer = await engine.createTrainer({ optimizer: 'sgd' });
   try {
-    const { pairs } = unpack(golden.trees);
-    const zeros = new Float32Array(unpack(golden.trees).completions.length);
+    const { pairs, completions } = unpack(golden.trees);
+    const zeros = new Float32Array(completions.length);
     const reference = await trainer.referenceLogprobs(packedBatch(golden.trees, golden.options, zeros));
     for (const metrics of golden.steps) {
       const result = await trainer.accumulatePreference(packedBatch(golden.trees, golden.options, reference));
       const mean = (values: number[]) => values.reduce((a, b) => a + b, 0) / values.length;
-      const reward = (completion: number) =>
-        golden.options.beta * (result.completionLogprobs[completion]! - reference[completion]!);
+      const reward = (completion: number) => {
+        const logprob = result.completionLogprobs[completion]!;
+        const simpo = golden.options.loss === 'simpo';
+        return (
+          golden.options.beta *
+          (simpo ? logprob / completions[completion]!.ids.length : logprob - reference[completion]!)
+        );
+      };
       const found = {
         loss: result.loss,
         'rewards/chosen': mean(pairs.map(({ chosen }) => reward(chosen))),
