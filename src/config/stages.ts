@@ -149,6 +149,6 @@ const updateKeys = z.strictObject({
 export const updateSchema = updateKeys
   .refine(({ loss, reference }) => loss !== 'simpo' || reference === 'previous', {
     path: ['reference'],
-    message: '{key}: expected previous beside the loss simpo, which has no reference, got "m1"',
+    message: 'expected previous beside the loss simpo, which has no reference, got "m1"',
   })
   .transform((given) => ({ ...given, beta: given.beta ?? (given.loss === 'simpo' ? SIMPO.beta : 0.4) }));

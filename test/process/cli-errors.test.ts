@@ -69,6 +69,23 @@ describe('usage', () => {
       ['dpo', '--model', 'x', '--data', 'y', '--output', 'z', '--beta', '-0.1'],
       'beta: expected a number above 0, got -0.1',
     ],
+    // Refused before a model is looked for: there is none.
+    [
+      ['dpo', '--model', 'x', '--data', 'y', '--output', 'z', '--label-smoothing', '0.5'],
+      'label smoothing: expected a number from 0 to below 0.5, got 0.5',
+    ],
+    [
+      ['dpo', '--model', 'x', '--data', 'y', '--output', 'z', '--gamma', '1'],
+      'gamma: expected the loss simpo beside it, got sigmoid',
+    ],
+    [
+      ['dpo', '--model', 'x', '--data', 'y', '--output', 'z', '--mix', '1.5'],
+      "option '--mix <x>' argument '1.5' is invalid. Expected a number from 0 to 1, got 1.5.",
+    ],
+    [
+      ['dpo', '--model', 'x', '--data', 'y', '--output', 'z', '--loss', 'simpo', '--reference', 'r'],
+      '--reference: expected none beside --loss simpo, which has no reference',
+    ],
     [['sft', '--model', 'x', '--data', 'y', '--output', 'z', '--whatever'], "unknown option '--whatever'"],
     [
       ['generate', '--model', llama, '--input', 'y', '--output', 'z', '--top-p', '0'],
@@ -125,6 +142,7 @@ describe('records', () => {
       ':2: chosen_ids[0]: expected a token id from 0 to 100, got 101',
     ],
     ['an empty chosen', { ...pair, chosen_ids: [] }, ':2: chosen_ids: expected at least one token'],
+    ['a mix that is no share', { ...pair, mix: 1.5 }, ':2: mix: expected at most 1, got 1.5'],
     [
       'chosen equal to rejected',
       { prompt: 'q', chosen: 'a', rejected: 'a' },

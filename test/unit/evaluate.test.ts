@@ -129,6 +129,19 @@ describe('guards', () => {
     expect(feed(new ChosenGuard(config, 0.1, 20), spikes)).toEqual(Array(30).fill(undefined));
   });
 
+  it('see a fall from the first step where there is no reference', () => {
+    // simpo's rewards are beta times the log-prob per token: 0.9 at first, then 0.5.
+    const guard = () => new ChosenGuard(config, 2, 1, 'first step');
+    const fallen = [reward(2, 1, 1, 0.9), ...Array.from({ length: 14 }, () => reward(2, 1, 1, 0.5))];
+    const messages = feed(guard(), fallen);
+    // ln(0.9 / 0.5) = 0.588 nats in nine of ten steps, then in ten.
+    expect(messages.slice(0, 9)).toEqual(Array(9).fill(undefined));
+    expect(messages[9]).toContain('fell 0.53 nats per token below the first step');
+    expect(messages[10]).toContain('fell 0.59 nats per token');
+    // Unlikely steps from the start are no fall.
+    expect(feed(guard(), Array(15).fill(reward(2, 1, 1, 0.01)))).toEqual(Array(15).fill(undefined));
+  });
+
   it('see a fall in an update of fewer than ten steps, at its last', () => {
     // Step 1 is measured before any update: its reward is 0.
     const collapse = [0, ...Array.from({ length: 3 }, () => reward(0.1, 20, 0.9, 0.4))];

@@ -37,6 +37,15 @@ describe('recipes', () => {
     expect([recipe.name, recipe.iterations]).toEqual(['mine', 3]);
   });
 
+  it('gives each loss its own beta, and keeps it in the resolved recipe', () => {
+    const update = (lines: string) => parseRecipe(`${MINIMAL}update: { ${lines} }\n`, '/r.yaml').update;
+    expect(update('')).toMatchObject({ loss: 'sigmoid', beta: 0.4, gamma: 0.5, mix: 1 });
+    expect(update('loss: simpo')).toMatchObject({ beta: 2, gamma: 0.5 });
+    expect(update('loss: simpo, beta: 5, gamma: 1.5, mix: 0.9')).toMatchObject({ beta: 5, gamma: 1.5, mix: 0.9 });
+    const recipe = parseRecipe(`${MINIMAL}update: { loss: simpo }\n`, '/r.yaml');
+    expect(checkRecipe(JSON.parse(JSON.stringify(recipe)), '/run.json')).toEqual(recipe);
+  });
+
   it('takes paths from where the recipe lies', () => {
     const recipe = parseRecipe(`${MINIMAL}evaluate: { source: { file: ../held.jsonl } }\n`, '/recipes/mine.yaml');
     expect([recipe.model, recipe.problems?.source.file, recipe.evaluate.source?.file]).toEqual([
@@ -102,6 +111,14 @@ describe('recipes', () => {
     ['search: { width: 2.5 }', 'mine.yaml:4: search.width: expected a whole number, got 2.5'],
     ['judge: { mode: guess }', 'mine.yaml:4: judge.mode: expected "critique" or "readout", got "guess"'],
     ['update: { beta: -0.1 }', 'mine.yaml:4: update.beta: expected more than 0, got -0.1'],
+    ['update: { label_smoothing: 0.5 }', 'mine.yaml:4: update.label_smoothing: expected less than 0.5, got 0.5'],
+    ['update: { mix: 1.5 }', 'mine.yaml:4: update.mix: expected at most 1, got 1.5'],
+    ['update: { gamma: -1 }', 'mine.yaml:4: update.gamma: expected at least 0, got -1'],
+    ['update: { gama: 1 }', 'mine.yaml:4: unknown key update.gama; did you mean update.gamma?'],
+    [
+      'update: { loss: simpo, reference: m1 }',
+      'mine.yaml:4: update.reference: expected previous beside the loss simpo, which has no reference, got "m1"',
+    ],
     ['update: { lora: { alpha: 2 } }', 'mine.yaml:4: update.lora.rank: expected a number, which is missing'],
     ['evaluate: { source: {} }', 'mine.yaml:4: evaluate.source: expected either file or arithmetic, found neither'],
     [

@@ -65,6 +65,38 @@ describe('dpo', () => {
     ]);
   });
 
+  it('reads mixes of pairs and of trees', async () => {
+    const steps = [
+      {
+        chosen_ids: [5],
+        rejected: [
+          { ids: [6], mix: 0 },
+          { ids: [7], weight: 2, mix: 1 },
+        ],
+      },
+    ];
+    expect(
+      await read(readPreferenceTrees, [
+        { ...pair, mix: 0.75 },
+        { prompt_ids: [4], steps },
+      ]),
+    ).toEqual([
+      { promptIds: q, steps: [{ chosenIds: byte('b'), rejected: [{ ids: byte('c'), mix: 0.75 }] }] },
+      {
+        promptIds: [4],
+        steps: [
+          {
+            chosenIds: [5],
+            rejected: [
+              { ids: [6], mix: 0 },
+              { ids: [7], weight: 2, mix: 1 },
+            ],
+          },
+        ],
+      },
+    ]);
+  });
+
   it("puts Step-DPO's first steps after the prompt", async () => {
     expect(await read(readPreferenceTrees, [{ ...pair, initial_reason_steps: 'xy', dataset: 'other' }])).toEqual([
       { promptIds: [...q, ...byte('xy')], steps: [{ chosenIds: byte('b'), rejected: [{ ids: byte('c') }] }] },
@@ -116,6 +148,8 @@ describe('dpo', () => {
       'in.jsonl:2: rejected: expected other tokens than chosen, got the same 1',
     ],
     ['a negative weight', { ...pair, weight: -1 }, 'INVALID_DATA', 'in.jsonl:2: weight: expected at least 0, got -1'],
+    ['a mix above 1', { ...pair, mix: 1.25 }, 'INVALID_DATA', 'in.jsonl:2: mix: expected at most 1, got 1.25'],
+    ['a negative mix', { ...pair, mix: -0.5 }, 'INVALID_DATA', 'in.jsonl:2: mix: expected at least 0, got -0.5'],
     ['a weight in words', { ...pair, weight: 'one' }, 'INVALID_DATA', 'weight: expected a number, got "one"'],
     [
       'an id too large',

@@ -193,6 +193,15 @@ describe('a run', () => {
     // M1 for its evaluation and as the source of M2; once more as the reference of M3.
     expect(opened.filter((request) => request.directory === m1).length).toBe(3);
   });
+
+  it('updates without a reference where the loss has none', async () => {
+    const { directory, metrics } = run({ overrides: ['update.loss=simpo', 'iterations=1'] });
+    await metrics;
+    const [step] = readFileSync(join(directory, 'M2/train.jsonl'), 'utf8').split('\n');
+    // Every token has -0.25 under the fake engine; beta is simpo's own.
+    expect(JSON.parse(step as string)).toMatchObject({ 'rewards/chosen': -0.5, 'rewards/rejected': -0.5 });
+    expect(JSON.parse(readFileSync(join(directory, 'M2/train.json'), 'utf8'))).toMatchObject({ reference_tokens: 0 });
+  });
 });
 
 describe('records of a run', () => {
