@@ -3,6 +3,7 @@
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { runScript } from '../helpers/child.js';
+import { readPage, repository } from '../helpers/markdown.js';
 
 const library = JSON.stringify(fileURLToPath(new URL('../../dist/index.js', import.meta.url)));
 
@@ -31,6 +32,21 @@ describe('the built library', () => {
   it.skipIf(!('require_module' in process.features))('loads by require', async () => {
     const result = await runScript(`const stepward = require(${library}); ${use} console.log(logprobs.length);`);
     expect(result).toMatchObject({ code: 0, signal: null, stdout: '4\n' });
+  });
+
+  it('trains with both losses that docs/losses.md shows', async () => {
+    // Without imports and types, as a script.
+    const [formula, vectors] = [...readPage('docs/losses.md').matchAll(/```ts\n(.*?)```/gs)].map(([, code]) =>
+      (code as string).replace(/^import .*\n/gm, '').replace(/: PairLoss\b|(?<=\])!/g, ''),
+    ) as [string, string];
+    const again = `${vectors}await trainPreference(engine, trees, { loss: squared });\nawait engine.dispose();`;
+    const result = await runScript(`
+      process.chdir(${JSON.stringify(fileURLToPath(repository))});
+      const { Engine, pairwise, trainPreference } = await import(${library});
+      ${formula.replace('await engine.dispose();', again)}
+      console.log('trained');
+    `);
+    expect(result).toEqual({ code: 0, signal: null, stdout: 'trained\n', stderr: '' });
   });
 
   it('works in a worker thread', async () => {
