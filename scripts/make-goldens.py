@@ -24,7 +24,7 @@ import torch
 import transformers
 import trl
 
-from goldens import cases, cpo_runs, generation, models, preference, scoring, sft, trl_runs
+from goldens import cases, cpo_runs, curves, generation, models, preference, scoring, sft, trl_runs
 from goldens.files import write_json
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent / "test" / "goldens"
@@ -48,6 +48,8 @@ def main() -> None:
     write_json(ROOT / "dpo.json", preference.make(ROOT / "models", ROOT, checks))
     write_json(ROOT / "trl.json", trl_runs.make(ROOT / "models", checks))
     write_json(ROOT / "cpo.json", cpo_runs.make(ROOT / "models", checks))
+    write_json(ROOT / "dpo-curves.json", curves.make_dpo(ROOT / "models", checks))
+    write_json(ROOT / "sft-curves.json", curves.make_sft(ROOT / "models", checks))
     versions = {"torch": torch.__version__.split("+")[0], "transformers": transformers.__version__, "trl": trl.__version__}
     write_json(ROOT / "made-with.json", {"versions": versions, "seed": cases.SEED, "checks": checks})
     for file in ROOT.rglob("*.safetensors"):

@@ -162,11 +162,11 @@ def write_all(folder: pathlib.Path) -> None:
             write_tokenizer(target)
 
 
-def load(folder: pathlib.Path, name: str, **changes):
-    """The model as transformers reads it, float32, eager attention; `changes` to its config take a feature away."""
+def load(folder: pathlib.Path, name: str, attention: str = "eager", **changes):
+    """The model as transformers reads it, float32; `changes` to its config take a feature away."""
     config = AutoConfig.from_pretrained(folder / name)
     for key, value in changes.items():
         setattr(config, key, value)
     model = AutoModelForCausalLM.from_pretrained(folder / name, config=config, dtype=torch.float32,
-                                                 attn_implementation="eager")
+                                                 attn_implementation=attention)
     return model.eval()

@@ -5,7 +5,7 @@ import tempfile
 
 import torch
 from datasets import Dataset
-from transformers import PreTrainedTokenizerFast, TrainerCallback
+from transformers import PreTrainedTokenizerFast, PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
 from . import cases, models, pair_loss, preference
@@ -35,19 +35,21 @@ def flatten(trees):
     return [dict(prompt_ids=completions[c][0], chosen_ids=completions[c][1], rejected_ids=completions[r][1]) for c, r, *_ in pairs]
 
 
-def run(folder, name, trees, steps, **settings):
-    model = models.load(folder, name)
+def run(folder, name, trees, steps, batch=None, attention="eager", **settings):
+    """What is logged in each of `steps` steps of `batch` pairs (default: all of them)."""
+    model = models.load(folder, name, attention)
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "llama" / "tokenizer.json"), bos_token="<s>", eos_token="</s>",
                                         pad_token="<pad>", padding_side="left")
     records = flatten(trees)
     keep = _Keep()
     with tempfile.TemporaryDirectory() as scratch:
         arguments = DPOConfig(
-            output_dir=scratch, per_device_train_batch_size=len(records), gradient_accumulation_steps=1, max_steps=steps,
+            output_dir=scratch, per_device_train_batch_size=batch or len(records), gradient_accumulation_steps=1, max_steps=steps,
             max_length=None, logging_steps=1, report_to=[], log_level="error", save_strategy="no", use_cpu=True, bf16=False, fp16=False,
             gradient_checkpointing=False, disable_tqdm=True, seed=1, remove_unused_columns=False, **settings)
         trainer = IdsTrainer(model=model, ref_model=copy.deepcopy(model), args=arguments, train_dataset=Dataset.from_list(records),
                              processing_class=tokenizer, callbacks=[keep])
+        trainer.remove_callback(PrinterCallback)
         trainer.train()
     assert len(keep.logs) == steps, keep.logs
     return dict(pairs=len(records), steps=keep.logs)
