@@ -1,9 +1,10 @@
-// On a CUDA machine: sampling against transformers' generate on the same device and weights, and what graphs of decode
-// steps and shared prefixes gain. The model is random, of the shape of a 0.5B one; ratios are of the medians.
+// On a CUDA machine: sampling against transformers' generate on the same device and weights, what graphs of decode
+// steps and shared prefixes gain, and preference training (train/gpu.mjs). Models are random, of the shape of a 0.5B one;
+// ratios are of the medians.
 //
-//     gpu.mjs [--python PATH] [--device cuda] [--repeat 3]
+//     gpu.mjs [--python PATH] [--device cuda] [--repeat 3] [--parts rollout,train]
 //
-// PATH is a Python with a CUDA torch and transformers; without them the first ratio is left out.
+// PATH is a Python with a CUDA torch, transformers and trl; ratios to what it lacks are left out.
 
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -11,12 +12,14 @@ import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { Engine } from '../dist/index.js';
+import { train } from './train/gpu.mjs';
 
 const { values: options } = parseArgs({
   options: {
     python: { type: 'string', default: process.env.STEPWARD_PYTHON ?? 'python3' },
     device: { type: 'string', default: 'cuda' },
     repeat: { type: 'string', default: '3' },
+    parts: { type: 'string', default: 'rollout,train' },
   },
 });
 // `--device cpu` tries the script out; its ratios mean nothing.
@@ -104,7 +107,7 @@ function peer(model) {
   }
 }
 
-try {
+async function rollout() {
   const blank = path.join(folder, 'config');
   const model = path.join(folder, 'model');
   mkdirSync(blank);
@@ -126,6 +129,14 @@ try {
   const job = `${search.prompts} prompts of ${search.prompt} with ${search.width} continuations`;
   console.log(`${job}: ${shared.toFixed(0)} tokens/s`);
   ratio('shared prefixes, against none', shared / (await measure(model, search, { sharePrefixes: false })));
+}
+
+try {
+  const parts = { rollout, train: () => train({ device, python: options.python, repeat: Number(options.repeat) }) };
+  for (const name of options.parts.split(',')) {
+    if (!parts[name]) throw new Error(`--parts: expected rollout or train, got ${name}`);
+    await parts[name]();
+  }
 } finally {
   rmSync(folder, { recursive: true, force: true });
 }

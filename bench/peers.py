@@ -1,18 +1,14 @@
-"""The peers' side of bench/run.mjs: transformers and TRL on the files it gives them. Prints one JSON object.
+"""The peers' side of bench/run.mjs: transformers on the files it gives it. Prints one JSON object.
 
     peers.py make-model DIR SHAPE          a random model folder
     peers.py score MODEL INPUT THREADS
     peers.py generate MODEL INPUT THREADS MAX_NEW_TOKENS BATCH
-    peers.py dpo MODEL INPUT THREADS BATCH MICRO_BATCH
 
-`seconds` leaves out importing and loading. Needs torch, transformers and, for dpo, trl.
+`seconds` leaves out importing and loading. Needs torch and transformers.
 """
 
-import copy
 import json
-import resource
 import sys
-import tempfile
 import time
 
 import torch
@@ -80,52 +76,13 @@ def generate(model, records, most, batch):
     return dict(seconds=time.perf_counter() - start, ids=out)
 
 
-def flatten(trees):
-    for tree in trees:
-        path = tree["prompt_ids"]
-        for step in tree["steps"]:
-            for rejected in step["rejected"]:
-                yield dict(prompt_ids=path, chosen_ids=step["chosen_ids"], rejected_ids=rejected["ids"])
-            path = path + step["chosen_ids"]
-
-
-def dpo(model, trees, batch, micro_batch):
-    from datasets import Dataset
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
-    from trl import DPOConfig, DPOTrainer
-
-    class IdsTrainer(DPOTrainer):
-        def _prepare_dataset(self, dataset, *_args, **_kwargs):
-            return dataset
-
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"<pad>": 0}, unk_token="<pad>")),
-                                        pad_token="<pad>", eos_token="<pad>")
-    pairs = list(flatten(trees))
-    reference = copy.deepcopy(model)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    with tempfile.TemporaryDirectory() as scratch:
-        arguments = DPOConfig(
-            output_dir=scratch, per_device_train_batch_size=micro_batch, gradient_accumulation_steps=batch // micro_batch,
-            num_train_epochs=1, max_length=None, learning_rate=1e-6, logging_steps=1000, report_to=[], save_strategy="no",
-            use_cpu=True, bf16=False, fp16=False, gradient_checkpointing=False, disable_tqdm=True, log_level="error",
-            remove_unused_columns=False)
-        trainer = IdsTrainer(model=model, ref_model=reference, args=arguments, train_dataset=Dataset.from_list(pairs),
-                             processing_class=tokenizer)
-        start = time.perf_counter()
-        trainer.train()
-        seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return dict(seconds=seconds, pairs=len(pairs), bytes_above_start=peak - before)
-
-
 def main():
     what, model, *rest = sys.argv[1:]
     if what == "make-model":
         return make_model(model, rest[0])
     torch.set_num_threads(int(rest[1]))
     records, numbers = lines(rest[0]), [int(text) for text in rest[2:]]
-    return {"score": score, "generate": generate, "dpo": dpo}[what](load(model), records, *numbers)
+    return {"score": score, "generate": generate}[what](load(model), records, *numbers)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-// Stepward against transformers and TRL: the same random model, the same token ids, the same threads, one after the other
+// Stepward against transformers: the same random model, the same token ids, the same threads, one after the other
 // in the same run. Prints the ratio of the medians; times alone mean little. See README.md.
 
 import { execFileSync } from 'node:child_process';
@@ -16,7 +16,7 @@ const { values: options } = parseArgs({
     shape: { type: 'string', default: 'small' },
     threads: { type: 'string', default: String(Math.min(os.availableParallelism(), 8)) },
     repeat: { type: 'string', default: '3' },
-    only: { type: 'string', default: 'score,generate,dpo' },
+    only: { type: 'string', default: 'score,generate' },
   },
 });
 
@@ -129,52 +129,15 @@ function benchGenerate() {
   }
 }
 
-function benchDpo() {
-  for (const [prompt, step, count, trees] of [
-    [150, 60, 8, 2],
-    [150, 60, 1, 16],
-  ]) {
-    const ids = randomIds(3, vocabulary);
-    const records = Array.from({ length: trees }, () => ({
-      prompt_ids: ids(prompt),
-      steps: Array.from({ length: count }, () => ({ chosen_ids: ids(step), rejected: [{ ids: ids(step) }] })),
-    }));
-    const input = write(`dpo-${count}.jsonl`, records);
-    const batch = 8;
-    // TRL with the micro-batch that suits it best.
-    const micro = [2, 8]
-      .map((size) => [peer('dpo', model, input, options.threads, batch, size).seconds, size])
-      .sort((a, b) => a[0] - b[0])[0][1];
-    const { ours, theirs } = compare(
-      `dpo: prompt ${prompt}, ${count} steps of ${step} (TRL's micro-batch: ${micro})`,
-      () =>
-        stepward(
-          'dpo',
-          '--data',
-          input,
-          '--output',
-          path.join(folder, 'trained'),
-          '--batch-size',
-          batch,
-          '--overwrite',
-        ),
-      () => peer('dpo', model, input, options.threads, batch, micro),
-    );
-    console.log(
-      `  pairs ${ours.pairs} and ${theirs.pairs}; tokens computed ${ours.computed_tokens} of ${ours.tokens} unpacked`,
-    );
-  }
-}
-
 try {
   peer('make-model', model, options.shape);
   console.log(
     `${options.shape} model, ${options.threads} threads, median of ${options.repeat}`.padEnd(58),
     '  stepward       peer   ratio',
   );
-  const benches = { score: benchScore, generate: benchGenerate, dpo: benchDpo };
+  const benches = { score: benchScore, generate: benchGenerate };
   for (const name of options.only.split(',')) {
-    if (!benches[name]) throw new Error(`--only: expected score, generate or dpo, got ${name}`);
+    if (!benches[name]) throw new Error(`--only: expected score or generate, got ${name}`);
     benches[name]();
   }
 } finally {

@@ -80,6 +80,8 @@ export async function buildNative({ tests = false, bench = false, cuda: cudaOpti
 }
 
 async function runCMake({ torch, cuda, compiler, cmake, generator, tests, bench }) {
+  // stepward_bench takes the addon along: the file this build leaves is always of these sources.
+  const target = tests ? [] : ['--target', bench ? 'stepward_bench' : 'stepward_addon'];
   const definitions = {
     STEPWARD_TORCH: torch.root,
     STEPWARD_VERSION: packageVersion,
@@ -98,7 +100,7 @@ async function runCMake({ torch, cuda, compiler, cmake, generator, tests, bench 
         ...['--directory', path.join(root, 'native'), '--out', tree, '--config', 'Release'],
         ...['--cmake-path', cmake, '--generator', generator.generator, '--cxx', compiler.cxx],
         ...(compiler.cc ? ['--cc', compiler.cc] : []),
-        ...(tests || bench ? [] : ['--target', 'stepward_addon']),
+        ...target,
         ...['--parallel', String(jobs()), '--log-level', 'warn'],
         ...Object.entries(definitions).map(([name, value]) => `--CD${name}=${value}`),
       ],

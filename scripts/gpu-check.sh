@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # On a machine with a GPU: builds with CUDA against the active Python's torch (or LIBTORCH), runs the native tests (the
-# CUDA twins among them) and the GPU tests of the addon, and prints the ratios of bench/gpu.mjs (transformers is measured
-# where the active Python has it) and the micro-benchmarks where Google Benchmark is installed. Exits with 1 where something failed.
+# CUDA twins among them) and the GPU tests of the addon, and prints the ratios of bench/gpu.mjs for sampling and training
+# (transformers, TRL and Liger are measured where the active Python has them) and the micro-benchmarks where Google
+# Benchmark is installed. Exits with 1 where something failed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
