@@ -3,6 +3,7 @@
 #include "stepward/model.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/tensor.h>
@@ -10,6 +11,7 @@
 #include "core/forest_attention.h"
 #include "core/tensors.h"
 #include "core/train/attention_plan.h"
+#include "core/train/checkpoint.h"
 #include "core/train/ops.h"
 #include "stepward/cpu_features.h"
 #include "stepward/error.h"
@@ -136,11 +138,25 @@ at::Tensor Model::apply(const Linear& linear, const at::Tensor& x) const {
   return y;
 }
 
+at::Tensor Model::layer(int64_t i, const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin,
+                        const Attention& attention) const {
+  const LayerWeights& w = layers_[i];
+  const int64_t count = x.size(0), head_dim = config_.head_dim;
+  const double eps = config_.rms_norm_eps;
+  const at::Tensor a = rms_norm(x, w.input_norm, eps);
+  at::Tensor q = apply(w.q, a).view({count, config_.num_heads, head_dim});
+  at::Tensor k = apply(w.k, a).view({count, config_.num_kv_heads, head_dim});
+  const at::Tensor v = apply(w.v, a).view({count, config_.num_kv_heads, head_dim});
+  if (config_.qk_norm) {
+    q = rms_norm(q, w.q_norm, eps);
+    k = rms_norm(k, w.k_norm, eps);
+  }
+  const at::Tensor h = x + apply(w.o, attention(i, rotate(q, cos, sin), rotate(k, cos, sin), v));
+  const at::Tensor m = rms_norm(h, w.post_attention_norm, eps);
+  return h + apply(w.down, silu_mul(apply(w.gate, m), apply(w.up, m)));
+}
+
 at::Tensor Model::forward(const at::Tensor& tokens, const at::Tensor& positions, const Attention& attention) const {
-  const int64_t count = tokens.numel(), hidden = config_.hidden_size, head_dim = config_.head_dim;
-  const auto norm = [&](const at::Tensor& x, const at::Tensor& weight) {
-    return rms_norm(x, weight, config_.rms_norm_eps);
-  };
   // Angles in float32 whatever the model's dtype, as transformers does: bf16 positions above 256 would collide.
   const at::Tensor angles = positions.to(at::kFloat).unsqueeze(1) * inv_freq_.unsqueeze(0);
   const at::Tensor cos = (angles.cos() * rope_scaling_).to(dtype()).unsqueeze(1);
@@ -148,37 +164,29 @@ at::Tensor Model::forward(const at::Tensor& tokens, const at::Tensor& positions,
 
   at::Tensor x = at::embedding(embedding_, tokens);  // [T, hidden]
   for (int64_t i = 0; i < config_.num_layers; ++i) {
-    const LayerWeights& w = layers_[i];
-    const at::Tensor a = norm(x, w.input_norm);
-    at::Tensor q = apply(w.q, a).view({count, config_.num_heads, head_dim});
-    at::Tensor k = apply(w.k, a).view({count, config_.num_kv_heads, head_dim});
-    const at::Tensor v = apply(w.v, a).view({count, config_.num_kv_heads, head_dim});
-    if (config_.qk_norm) {
-      q = norm(q, w.q_norm);
-      k = norm(k, w.k_norm);
-    }
-    q = rotate(q, cos, sin);
-    k = rotate(k, cos, sin);
-    x = x + apply(w.o, attention(i, q, k, v));
-    const at::Tensor m = norm(x, w.post_attention_norm);
-    x = x + apply(w.down, silu_mul(apply(w.gate, m), apply(w.up, m)));
+    const auto run = [this, i, cos, sin, attention](const at::Tensor& input) {
+      return layer(i, input, cos, sin, attention);
+    };
+    x = checkpoint_layers_ && at::GradMode::is_enabled() ? checkpoint(run, x) : run(x);
   }
-  return norm(x, final_norm_).view({count, hidden});
+  return rms_norm(x, final_norm_, config_.rms_norm_eps);
 }
 
 at::Tensor Model::forward(const Forest& forest, const PackedForest& packed) const {
   const at::Tensor tokens = index_tensor(forest.tokens, device()), positions = index_tensor(packed.position, device());
+  // What attention needs is owned by it: with checkpoints it runs again during the backward pass.
   if (has_own_kernels(embedding_)) {
     const auto plan = std::make_shared<const kernels::AttentionPlan>(plan_attention(forest, packed));
     return forward(tokens, positions,
-                   [&](int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-                     return tree_attention(plan, q, k, v, config_.window[layer]);
+                   [this, plan](int64_t i, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+                     return tree_attention(plan, q, k, v, config_.window[i]);
                    });
   }
-  const ForestAttention attend(forest, packed, config_, device(), dtype());
-  return forward(tokens, positions, [&](int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-    return attend(layer, q, k, v);
-  });
+  const auto masked = std::make_shared<const ForestAttention>(forest, packed, config_, device(), dtype());
+  return forward(tokens, positions,
+                 [masked](int64_t i, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+                   return (*masked)(i, q, k, v);
+                 });
 }
 
 }  // namespace stepward

@@ -96,6 +96,7 @@ Trainer::Trainer(Model& model, const TrainerOptions& options)
     throw;
   }
   for (Parameter& parameter : state_->parameters) parameter.tensor.set_requires_grad(true);
+  model.set_checkpoint_layers(options.checkpoint_layers);
 }
 
 Trainer::~Trainer() {
@@ -105,6 +106,7 @@ Trainer::~Trainer() {
     parameter.tensor.set_requires_grad(false);
   }
   remove_lora(state_->model);
+  state_->model.set_checkpoint_layers(false);
   state_->model.weights_changed();
 }
 

@@ -25,6 +25,7 @@ struct TrainerOptions {
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.0;  // decay is decoupled and skips 1-D tensors
   double max_grad_norm = 0;                                           // 0: no clipping
   LoraOptions lora;
+  bool checkpoint_layers = false;  // layers run again in the backward pass instead of keeping their activations
 };
 
 // Completions are sets of segments (their log-prob is the sum over their tokens); pairs index completions.
