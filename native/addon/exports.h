@@ -35,6 +35,8 @@ Napi::Value backward_preference(const Napi::CallbackInfo& info);
 Napi::Value accumulate_sft(const Napi::CallbackInfo& info);
 Napi::Value reference_logprobs(const Napi::CallbackInfo& info);
 Napi::Value apply_gradients(const Napi::CallbackInfo& info);
+Napi::Value training_memory(const Napi::CallbackInfo& info);
+Napi::Value set_checkpoint_layers(const Napi::CallbackInfo& info);
 Napi::Value zero_grad(const Napi::CallbackInfo& info);
 Napi::Value save_adapter(const Napi::CallbackInfo& info);
 Napi::Value merge_adapter(const Napi::CallbackInfo& info);

@@ -103,6 +103,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   set<promises<accumulate_sft>>(exports, "accumulateSft");
   set<promises<reference_logprobs>>(exports, "referenceLogprobs");
   set<promises<apply_gradients>>(exports, "applyGradients");
+  set<promises<training_memory>>(exports, "trainingMemory");
+  set<promises<set_checkpoint_layers>>(exports, "setCheckpointLayers");
   set<promises<zero_grad>>(exports, "zeroGrad");
   set<promises<save_adapter>>(exports, "saveAdapter");
   set<promises<merge_adapter>>(exports, "mergeAdapter");

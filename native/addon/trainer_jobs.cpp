@@ -178,6 +178,31 @@ Napi::Value apply_gradients(const Napi::CallbackInfo& info) {
       [](Napi::Env env, double norm) { return to_js(env, norm); });
 }
 
+Napi::Value training_memory(const Napi::CallbackInfo& info) {
+  const Field field(info[1], "shape");
+  constexpr int64_t kMost = int64_t{1} << 40;
+  const MicroBatchShape shape{field["tokens"].integer(0, kMost), field["scoredTokens"].integer(0, kMost),
+                              field["checkpointLayers"].boolean()};
+  return submit(
+      info, nullptr, false, [shape](Trainer& trainer) { return trainer.memory(shape); },
+      [](Napi::Env env, const TrainingMemory& memory) {
+        auto out = Napi::Object::New(env);
+        out.Set("base", to_js(env, memory.base));
+        out.Set("gradients", to_js(env, memory.gradients));
+        out.Set("optimizer", to_js(env, memory.optimizer));
+        out.Set("activations", to_js(env, memory.activations));
+        out.Set("workspace", to_js(env, memory.workspace));
+        out.Set("total", to_js(env, memory.total()));
+        out.Set("available", to_js(env, memory.available));
+        return out;
+      });
+}
+
+Napi::Value set_checkpoint_layers(const Napi::CallbackInfo& info) {
+  const bool on = Field(info[1], "on").boolean();
+  return submit(info, nullptr, false, [on](Trainer& trainer) { trainer.set_checkpoint_layers(on); }, undefined);
+}
+
 Napi::Value zero_grad(const Napi::CallbackInfo& info) {
   return submit(info, nullptr, false, [](Trainer& trainer) { trainer.zero_grad(); }, undefined);
 }

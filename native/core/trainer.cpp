@@ -2,6 +2,7 @@
 // pairs, and back through the forest.
 #include "stepward/trainer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 #include <utility>
@@ -17,6 +18,7 @@
 #include "core/optimizer.h"
 #include "core/preference_loss.h"
 #include "core/tensors.h"
+#include "core/train/memory.h"
 #include "stepward/error.h"
 #include "stepward/score.h"
 
@@ -60,6 +62,7 @@ struct Trainer::State {
   at::Tensor pending;  // [C] f64 log-probs of the last forward(), with its graph, until backward()
 
   bool merged = false;
+  int64_t base_bytes = 0;  // taken before this trainer
 
   // Gradients that were accumulated, and a forward() that was not followed by its backward().
   void drop() {
@@ -84,6 +87,7 @@ struct Trainer::State {
 
 Trainer::Trainer(Model& model, const TrainerOptions& options)
     : state_(new State{model, options, {}, std::nullopt, {}}) {
+  state_->base_bytes = resident_bytes(model.device());
   try {
     if (options.lora.rank != 0) {
       state_->parameters = add_lora(model, options.lora);
@@ -240,6 +244,23 @@ double Trainer::apply(double learning_rate) {
   state_->pending.reset();
   state_->model.weights_changed();
   return state_->optimizer->step(learning_rate);
+}
+
+TrainingMemory Trainer::memory(const MicroBatchShape& shape) const {
+  TrainableBytes trainable;
+  const bool adamw = state_->options.optimizer == "adamw";
+  for (const Parameter& parameter : state_->parameters) {
+    const int64_t count = parameter.tensor.numel();
+    const int64_t bytes = count * static_cast<int64_t>(parameter.tensor.element_size());
+    trainable.gradients += bytes;
+    trainable.optimizer += count * ((adamw ? 8 : 0) + (parameter.tensor.scalar_type() == at::kFloat ? 0 : 4));
+    trainable.largest_gradient = std::max(trainable.largest_gradient, bytes);
+  }
+  return training_memory(state_->model, trainable, state_->base_bytes, shape);
+}
+
+void Trainer::set_checkpoint_layers(bool on) {
+  state_->model.set_checkpoint_layers(on);
 }
 
 void Trainer::zero_grad() {

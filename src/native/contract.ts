@@ -202,6 +202,28 @@ export interface NativeCompletionValues {
   computedTokens: number;
 }
 
+/** A micro-batch as far as memory goes. */
+export interface MicroBatchShape {
+  /** Of the packed forest. */
+  tokens: number;
+  /** Of its completions. */
+  scoredTokens: number;
+  checkpointLayers: boolean;
+}
+
+/** Bytes of a training step at its peak, see TrainingMemory in native/include/stepward/trainer.h. */
+export interface TrainingMemory {
+  /** Taken before the trainer was made, the weights included. */
+  base: number;
+  gradients: number;
+  optimizer: number;
+  activations: number;
+  workspace: number;
+  total: number;
+  /** What could still be had beyond what is taken now; -1: unknown. */
+  available: number;
+}
+
 export interface NativeSftBatch {
   forest: ForestData;
   segmentWeight: Float32Array;
@@ -318,6 +340,8 @@ export interface NativeAddon {
   referenceLogprobs(trainer: NativeHandle, completions: NativeCompletions, cancel: NativeHandle): Promise<Float64Array>;
   /** Clips, steps, clears; resolves to the gradient norm before clipping. */
   applyGradients(trainer: NativeHandle, learningRate: number): Promise<number>;
+  trainingMemory(trainer: NativeHandle, shape: MicroBatchShape): Promise<TrainingMemory>;
+  setCheckpointLayers(trainer: NativeHandle, on: boolean): Promise<void>;
   zeroGrad(trainer: NativeHandle): Promise<void>;
   saveAdapter(trainer: NativeHandle, directory: string, baseModel: string): Promise<void>;
   mergeAdapter(trainer: NativeHandle): Promise<void>;

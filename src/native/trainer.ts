@@ -3,7 +3,7 @@
 
 import { callNative } from './call.js';
 import { withCancel } from './cancel.js';
-import type { NativeAddon, NativeHandle, NativeTrainerOptions } from './contract.js';
+import type { MicroBatchShape, NativeAddon, NativeHandle, NativeTrainerOptions, TrainingMemory } from './contract.js';
 import { defined, toSeed } from './options.js';
 import type {
   Completions,
@@ -80,6 +80,16 @@ export class Trainer implements TrainerLike, AsyncDisposable {
   /** Clips, steps, clears; resolves to the gradient norm before clipping. */
   apply(learningRate: number): Promise<number> {
     return callNative(() => this.#addon.applyGradients(this.#handle, learningRate));
+  }
+
+  /** Memory that a step over micro-batches of this shape takes at its peak, by formula: nothing is computed. */
+  memory(shape: MicroBatchShape): Promise<TrainingMemory> {
+    return callNative(() => this.#addon.trainingMemory(this.#handle, shape));
+  }
+
+  /** Whether layers keep only their input for the backward pass and run again there (arXiv 1604.06174). Default: off. */
+  setCheckpointLayers(on: boolean): Promise<void> {
+    return callNative(() => this.#addon.setCheckpointLayers(this.#handle, on));
   }
 
   /** Drops accumulated gradients. */

@@ -3,6 +3,7 @@
 
 import type {
   ForestData,
+  MicroBatchShape,
   ModelInfo,
   NativeCompletions,
   NativeCompletionValues,
@@ -18,9 +19,10 @@ import type {
   NativeSftBatch,
   NativeSftResult,
   RolloutCounters,
+  TrainingMemory,
 } from './contract.js';
 
-export type { ForestData, ModelInfo, PreferenceLossKind, RolloutCounters } from './contract.js';
+export type { ForestData, MicroBatchShape, ModelInfo, PreferenceLossKind, RolloutCounters, TrainingMemory } from './contract.js';
 
 export interface EngineOptions {
   directory: string;
@@ -105,6 +107,10 @@ export interface TrainerLike {
   referenceLogprobs(completions: Completions, signal?: AbortSignal): Promise<Float64Array>;
   /** Clips, steps, clears; the gradient norm before clipping. */
   apply(learningRate: number): Promise<number>;
+  /** Memory that a step over micro-batches of this shape takes at its peak, by formula. */
+  memory(shape: MicroBatchShape): Promise<TrainingMemory>;
+  /** Whether layers keep only their input for the backward pass and run again there. */
+  setCheckpointLayers(on: boolean): Promise<void>;
   zeroGrad(): Promise<void>;
   saveAdapter(directory: string, baseModel: string): Promise<void>;
   mergeAdapter(): Promise<void>;

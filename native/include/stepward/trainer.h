@@ -72,6 +72,23 @@ struct SftResult {
   int64_t scored_tokens = 0, computed_tokens = 0;
 };
 
+struct MicroBatchShape {
+  int64_t tokens = 0;         // of the packed forest
+  int64_t scored_tokens = 0;  // of its completions
+  bool checkpoint_layers = false;
+};
+
+// Bytes of a training step, see Trainer::memory.
+struct TrainingMemory {
+  int64_t base = 0;         // taken before the trainer was made, the weights included
+  int64_t gradients = 0;    // of what is trained
+  int64_t optimizer = 0;    // its state
+  int64_t activations = 0;  // kept between forward and backward
+  int64_t workspace = 0;    // what comes and goes on top
+  int64_t available = 0;    // what could still be had beyond what is taken now; -1: unknown
+  int64_t total() const { return base + gradients + optimizer + activations + workspace; }
+};
+
 class Trainer {
  public:
   Trainer(Model& model, const TrainerOptions& options);
@@ -97,6 +114,12 @@ class Trainer {
   // Clips, steps, clears. Returns the global gradient norm before clipping. Throws NUMERICAL and leaves the weights as
   // they were where that norm is not finite.
   double apply(double learning_rate);
+
+  // Memory that a step over micro-batches of this shape will have taken at its peak, by formula: nothing is computed.
+  TrainingMemory memory(const MicroBatchShape& shape) const;
+
+  // See Model::set_checkpoint_layers.
+  void set_checkpoint_layers(bool on);
 
   // Drops accumulated gradients.
   void zero_grad();
