@@ -208,9 +208,13 @@ TEST(Trainer, CompletionLogprobsAreNotRoundedToFloat32) {
 }
 
 // Any loss whose gradient in the log-probs is known trains like a built-in one.
-TEST(Trainer, ForwardAndBackwardAreAccumulateInTwoHalves) {
+class TrainerHalves : public ::testing::TestWithParam<bool> {};
+
+TEST_P(TrainerHalves, ForwardAndBackwardAreAccumulate) {
   const auto model = tiny_model();
-  Trainer trainer(*model, {});
+  TrainerOptions options;
+  options.checkpoint_layers = GetParam();
+  Trainer trainer(*model, options);
   const PreferenceBatch batch = step_tree();
   trainer.accumulate(batch, CancelFlag());
   const auto expected = gradients_of(*model);
@@ -244,6 +248,8 @@ TEST(Trainer, ForwardAndBackwardAreAccumulateInTwoHalves) {
   for (const auto& [name, gradient] : gradients_of(*model)) third[name] = gradient / 3;
   expect_close(third, expected, 1e-6);
 }
+
+INSTANTIATE_TEST_SUITE_P(CheckpointLayers, TrainerHalves, ::testing::Bool());
 
 TEST(Trainer, AForwardWithoutItsBackwardIsDroppedByWhateverComesNext) {
   const auto model = tiny_model();
