@@ -116,6 +116,16 @@ Napi::Value accumulate_preference(const Napi::CallbackInfo& info) {
         out.Set("sftLoss", to_js(env, result.sft_loss));
         out.Set("completionLogprobs", to_js(env, result.completion_logprobs));
         out.Set("pairLoss", to_js(env, result.pair_loss));
+        const PreferenceStatistics& sums = result.statistics;
+        auto statistics = Napi::Object::New(env);
+        statistics.Set("correct", to_js(env, sums.correct));
+        statistics.Set("entropy", to_js(env, sums.entropy));
+        statistics.Set("logitsChosen", to_js(env, sums.logits_chosen));
+        statistics.Set("logitsRejected", to_js(env, sums.logits_rejected));
+        statistics.Set("chosenTokens", to_js(env, sums.chosen_tokens));
+        statistics.Set("rejectedTokens", to_js(env, sums.rejected_tokens));
+        statistics.Set("sideTokens", to_js(env, sums.chosen_tokens + sums.rejected_tokens));
+        out.Set("statistics", statistics);
         out.Set("computedTokens", to_js(env, result.computed_tokens));
         return out;
       });
@@ -156,6 +166,8 @@ Napi::Value accumulate_sft(const Napi::CallbackInfo& info) {
         auto out = Napi::Object::New(env);
         out.Set("loss", to_js(env, result.loss));
         out.Set("scoredTokens", to_js(env, result.scored_tokens));
+        out.Set("correct", to_js(env, result.correct));
+        out.Set("entropy", to_js(env, result.entropy));
         out.Set("computedTokens", to_js(env, result.computed_tokens));
         return out;
       });

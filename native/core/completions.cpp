@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 
 #include "core/tensors.h"
@@ -41,10 +42,10 @@ void check_completions(const Model& model, const PreferenceBatch& batch) {
   }
 }
 
-CompletionLogprobs completion_logprobs(const Model& model, const PreferenceBatch& batch) {
+CompletionLogprobs completion_logprobs(const Model& model, const PreferenceBatch& batch, bool statistics) {
   std::vector<uint8_t> scored(batch.forest.num_segments(), 0);
   for (int32_t segment : batch.completion_segments) scored[segment] = 1;
-  const ForestLogprobs tokens = forest_logprobs(model, batch.forest, scored);
+  const ForestLogprobs tokens = forest_logprobs(model, batch.forest, scored, statistics);
 
   // Where each scored segment's values stand: tokens are ascending, so a segment's values are consecutive.
   const int64_t completions = static_cast<int64_t>(batch.completion_offsets.size()) - 1;
@@ -64,10 +65,17 @@ CompletionLogprobs completion_logprobs(const Model& model, const PreferenceBatch
     }
     if (result.lengths[c] == 0) fail(ErrorCode::INVALID_ARGUMENT, "completion ", c, " has no token to score");
   }
-  const at::Device device = model.device();
-  const at::Tensor picked = tokens.values.to(at::kDouble).index_select(0, index_tensor(value_index, device));
-  result.values = at::zeros({completions}, picked.options().requires_grad(false))
-                      .index_add(0, index_tensor(completion_index, device), picked);
+  const at::Tensor from = index_tensor(value_index, model.device()),
+                   to = index_tensor(completion_index, model.device());
+  const auto summed = [&](const at::Tensor& values) {  // [n] -> [C]
+    const at::Tensor picked = values.to(at::kDouble).index_select(0, from);
+    return at::zeros({completions}, picked.options().requires_grad(false)).index_add(0, to, picked);
+  };
+  result.values = summed(tokens.values);
+  if (statistics) {
+    const TokenStatistics& s = tokens.statistics;
+    result.statistics = at::stack({summed(s.correct), summed(s.entropy), summed(s.mean_logit)});
+  }
   return result;
 }
 

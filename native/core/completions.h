@@ -19,9 +19,12 @@ void check_completions(const Model& model, const PreferenceBatch& batch);
 struct CompletionLogprobs {
   at::Tensor values;             // [C] f64, differentiable where grad mode is on
   std::vector<int32_t> lengths;  // [C]
+  // [3, C] f64 where asked for: of each completion's tokens the number that no other was likelier than, and the sums of
+  // their entropies and mean logits.
+  at::Tensor statistics;
 };
 
 // Runs a checked batch's forest and sums. Throws INVALID_ARGUMENT for a completion without a token to score.
-CompletionLogprobs completion_logprobs(const Model& model, const PreferenceBatch& batch);
+CompletionLogprobs completion_logprobs(const Model& model, const PreferenceBatch& batch, bool statistics = false);
 
 }  // namespace stepward

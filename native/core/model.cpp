@@ -183,10 +183,9 @@ at::Tensor Model::forward(const Forest& forest, const PackedForest& packed) cons
                    });
   }
   const auto masked = std::make_shared<const ForestAttention>(forest, packed, config_, device(), dtype());
-  return forward(tokens, positions,
-                 [masked](int64_t i, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-                   return (*masked)(i, q, k, v);
-                 });
+  return forward(tokens, positions, [masked](int64_t i, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+    return (*masked)(i, q, k, v);
+  });
 }
 
 }  // namespace stepward

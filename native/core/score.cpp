@@ -5,7 +5,8 @@
 
 namespace stepward {
 
-ForestLogprobs forest_logprobs(const Model& model, const Forest& forest, const std::vector<uint8_t>& scored) {
+ForestLogprobs forest_logprobs(const Model& model, const Forest& forest, const std::vector<uint8_t>& scored,
+                               bool statistics) {
   const PackedForest packed = pack_forest(forest);
   ForestLogprobs result;
   std::vector<int64_t> sources;
@@ -22,7 +23,8 @@ ForestLogprobs forest_logprobs(const Model& model, const Forest& forest, const s
     return result;
   }
   const at::Tensor hidden = model.forward(forest, packed).index_select(0, index_tensor(sources, model.device()));
-  result.values = selected_logprobs(hidden, model.head(), index_tensor(targets, model.device()));
+  result.values = selected_logprobs(hidden, model.head(), index_tensor(targets, model.device()),
+                                    statistics ? &result.statistics : nullptr);
   return result;
 }
 

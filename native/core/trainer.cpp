@@ -52,6 +52,23 @@ void check_loss(const PreferenceBatch& batch, kernels::PreferenceLossKind kind) 
     fail(ErrorCode::INVALID_ARGUMENT, "tokenNorm: expected a number > 0, got ", batch.token_norm);
 }
 
+PreferenceStatistics statistics_of(const PreferenceBatch& batch, const CompletionLogprobs& completions) {
+  const std::vector<double> correct = to_doubles(completions.statistics[0]),
+                            entropy = to_doubles(completions.statistics[1]),
+                            logits = to_doubles(completions.statistics[2]);
+  PreferenceStatistics sums;
+  for (size_t p = 0; p < batch.chosen.size(); ++p) {
+    const int32_t w = batch.chosen[p], l = batch.rejected[p];
+    sums.correct += correct[w];
+    sums.entropy += entropy[w] + entropy[l];
+    sums.logits_chosen += logits[w];
+    sums.logits_rejected += logits[l];
+    sums.chosen_tokens += completions.lengths[w];
+    sums.rejected_tokens += completions.lengths[l];
+  }
+  return sums;
+}
+
 }  // namespace
 
 struct Trainer::State {
@@ -123,7 +140,7 @@ PreferenceResult Trainer::accumulate(const PreferenceBatch& batch, const CancelF
     const kernels::PreferenceLossParams params{preference_loss_kind(batch.loss), batch.beta, batch.label_smoothing,
                                                batch.gamma};
     check_loss(batch, params.kind);
-    const CompletionLogprobs completions = completion_logprobs(model, batch);
+    const CompletionLogprobs completions = completion_logprobs(model, batch, true);
     const at::Device device = model.device();
     const at::Tensor policy = completions.values.detach();
     const at::Tensor chosen = index_tensor(batch.chosen, device), rejected = index_tensor(batch.rejected, device);
@@ -165,6 +182,7 @@ PreferenceResult Trainer::accumulate(const PreferenceBatch& batch, const CancelF
     cancel.check();
     torch::autograd::backward({completions.values}, {grad});
     result.completion_logprobs = to_doubles(policy);
+    result.statistics = statistics_of(batch, completions);
     result.computed_tokens = batch.forest.num_tokens();
     return result;
   });
@@ -212,7 +230,7 @@ SftResult Trainer::accumulate(const SftBatch& batch, const CancelFlag& cancel) {
       fail(ErrorCode::INVALID_ARGUMENT, "tokenNorm: expected a number > 0, got ", batch.token_norm);
     std::vector<uint8_t> scored;
     for (float weight : batch.segment_weight) scored.push_back(weight != 0);
-    const ForestLogprobs tokens = forest_logprobs(model, batch.forest, scored);
+    const ForestLogprobs tokens = forest_logprobs(model, batch.forest, scored, true);
     SftResult result;
     result.scored_tokens = static_cast<int64_t>(tokens.tokens.size());
     result.computed_tokens = batch.forest.num_tokens();
@@ -221,7 +239,9 @@ SftResult Trainer::accumulate(const SftBatch& batch, const CancelFlag& cancel) {
     for (int32_t segment : tokens.segments) {
       weights.push_back(static_cast<float>(-batch.segment_weight[segment] / batch.token_norm));
     }
-    const at::Tensor grad = float_tensor(weights, model.device());
+    const at::Tensor grad = float_tensor(weights, model.device()), share = grad.to(at::kDouble) * -batch.token_norm;
+    result.correct = (tokens.statistics.correct * share).sum().item<double>();
+    result.entropy = (tokens.statistics.entropy * share).sum().item<double>();
     result.loss = (tokens.values.detach().to(at::kDouble) * grad).sum().item<double>();
     if (!std::isfinite(result.loss)) fail(ErrorCode::NUMERICAL, "the SFT loss is ", result.loss);
     cancel.check();

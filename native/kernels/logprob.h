@@ -16,8 +16,10 @@ struct LogitBlock {
 // Folds the block into the running state: max [rows] f32 (start at -inf), sum [rows] f32 of exp(z - max) (start at 0),
 // target_logit [rows] f32 (written by the block that holds column targets[row]). A NaN logit makes sum NaN; a row of
 // only -inf keeps sum 0; +inf makes it NaN as well. Then logp = (target_logit - max) - log(sum), which keeps its
-// precision where the logits are far from 0, and lse = max + log(sum).
-void logprob_update_cpu(const LogitBlock& block, const int32_t* targets, float* max, float* sum, float* target_logit);
+// precision where the logits are far from 0, and lse = max + log(sum). Where `weighted` [rows] f32 is given (start at
+// 0) it takes the sum of exp(z - max) z: the row's entropy is lse - weighted / sum.
+void logprob_update_cpu(const LogitBlock& block, const int32_t* targets, float* max, float* sum, float* target_logit,
+                        float* weighted = nullptr);
 
 // In place: z -> grad[row] * (1[col == targets[row]] - exp(z - lse[row])), the gradient of
 // logp = z[target] - lse with respect to z, times grad [rows] f32. `logits` is what is read and written; of `block`
@@ -28,7 +30,7 @@ void logprob_backward_cpu(float* logits, const LogitBlock& block, const int32_t*
 
 #ifdef STEPWARD_CUDA
 void logprob_update_cuda(const LogitBlock& block, const int32_t* targets, float* max, float* sum, float* target_logit,
-                         void* stream);
+                         float* weighted, void* stream);
 void logprob_backward_cuda(float* logits, const LogitBlock& block, const int32_t* targets, const float* lse,
                            const float* grad, void* stream);
 #endif

@@ -14,7 +14,8 @@ __device__ float lowest() {
   return bits_as<float>(0xFF800000u);
 }
 
-__global__ void update_kernel(LogitBlock block, const int32_t* targets, float* max, float* sum, float* target_logit) {
+__global__ void update_kernel(LogitBlock block, const int32_t* targets, float* max, float* sum, float* target_logit,
+                              float* weighted) {
   __shared__ float shared_float[kThreads / kWarp];
   __shared__ double shared_double[kThreads / kWarp];
   const int64_t row = blockIdx.x;
@@ -28,13 +29,20 @@ __global__ void update_kernel(LogitBlock block, const int32_t* targets, float* m
 
   // With nothing but -inf so far any finite base gives 0, and lets a NaN through.
   const float base = top == lowest() ? 0.0f : top;
-  double total = 0.0;
-  for (int64_t i = threadIdx.x; i < block.cols; i += kThreads) total += exp_f32(logits[i] - base);
+  double total = 0.0, total_weighted = 0.0;
+  for (int64_t i = threadIdx.x; i < block.cols; i += kThreads) {
+    const float p = exp_f32(logits[i] - base);
+    total += p;
+    if (weighted != nullptr && logits[i] != lowest()) total_weighted += exact_mul(p, logits[i]);
+  }
   total = block_reduce(total, shared_double, Add{});
+  if (weighted != nullptr) total_weighted = block_reduce(total_weighted, shared_double, Add{});
 
   if (threadIdx.x == 0) {
-    double state = sum[row];
-    if (top > before) state *= exp_f32(before - top);
+    const float factor = top > before ? exp_f32(before - top) : 1.0f;
+    const double state = sum[row] * static_cast<double>(factor);
+    if (weighted != nullptr)
+      weighted[row] = static_cast<float>(weighted[row] * static_cast<double>(factor) + total_weighted);
     max[row] = top;
     sum[row] = static_cast<float>(state + total);
     const int64_t column = targets[row] - block.col0;
@@ -62,10 +70,10 @@ __global__ void backward_kernel(float* logits, LogitBlock block, const int32_t* 
 }  // namespace
 
 void logprob_update_cuda(const LogitBlock& block, const int32_t* targets, float* max, float* sum, float* target_logit,
-                         void* stream) {
+                         float* weighted, void* stream) {
   if (block.rows == 0 || block.cols == 0) return;
   update_kernel<<<static_cast<unsigned>(block.rows), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
-      block, targets, max, sum, target_logit);
+      block, targets, max, sum, target_logit, weighted);
 }
 
 void logprob_backward_cuda(float* logits, const LogitBlock& block, const int32_t* targets, const float* lse,

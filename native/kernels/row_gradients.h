@@ -7,7 +7,8 @@
 namespace stepward::kernels {
 
 struct RowGradientOps {
-  // Of y = x / sqrt(mean(x^2) + eps) * weight: dx is overwritten, dweight [n] is added to and may be null. dx may be dy.
+  // Of y = x / sqrt(mean(x^2) + eps) * weight: dx is overwritten, dweight [n] is added to and may be null. dx may be
+  // dy.
   void (*rms_norm)(const float* x, int64_t n, float eps, const float* weight, const float* dy, float* dx,
                    float* dweight);
   // Of h = gate * sigmoid(gate) * up: dgate and dup are overwritten.

@@ -22,6 +22,10 @@ struct RowMass {
   uint64_t mass;  // see weight_mass
 };
 
+struct ExpSums {
+  double plain, weighted;
+};
+
 struct RowOps {
   const char* name;
 
@@ -30,6 +34,8 @@ struct RowOps {
   int64_t (*first_at_least)(const float* x, int64_t n, float value);
   // Sum of exp(x[i] - base), base >= every x[i].
   double (*sum_exp)(const float* x, int64_t n, float base);
+  // The same, and beside it the sum of exp(x[i] - base) * x[i], to which -inf adds 0.
+  ExpSums (*exp_sums)(const float* x, int64_t n, float base);
   // Sum of the masses of exp(x[i] - base).
   uint64_t (*exp_mass)(const float* x, int64_t n, float base);
   // weight[i] = exp((x[i] - base) * inverse_temperature) and the sum of their masses. Where `plain_mass` is given it

@@ -1,5 +1,5 @@
-// CPU twin of segment_attention.h: scores of a tile of queries against the whole chunk, one softmax over them, and the sums
-// of values.
+// CPU twin of segment_attention.h: scores of a tile of queries against the whole chunk, one softmax over them, and the
+// sums of values.
 #include "exact_float.h"
 
 #include "segment_attention.h"

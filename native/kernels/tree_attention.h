@@ -13,9 +13,9 @@ constexpr int64_t kKeyBlock = 32;
 // Segments that follow each other both in the token order and on a path: a trunk is one run however often it is cut.
 struct AttentionRun {
   int32_t first_token, tokens;
-  int32_t position;             // of its first token in its tree
-  int32_t first_block;          // of its keys and values, blocks of 32 tokens that begin with the run
-  int32_t path_begin, path_end; // its ancestors, root first: entries of AttentionPlan::path
+  int32_t position;              // of its first token in its tree
+  int32_t first_block;           // of its keys and values, blocks of 32 tokens that begin with the run
+  int32_t path_begin, path_end;  // its ancestors, root first: entries of AttentionPlan::path
 };
 
 // The first `tokens` tokens of a run.
@@ -24,7 +24,7 @@ struct AttentionRange {
 };
 
 struct AttentionPlan {
-  std::vector<AttentionRun> runs;      // those of a tree side by side, ancestors first
+  std::vector<AttentionRun> runs;  // those of a tree side by side, ancestors first
   std::vector<AttentionRange> path;
   std::vector<int32_t> tree_run{0};    // [trees + 1] first run of each tree
   std::vector<int32_t> tree_block{0};  // [trees + 1] first block of each tree

@@ -152,9 +152,7 @@ class TileRows {
   int64_t count() const { return (tile_.end - tile_.first) * group_; }
   int64_t query(int64_t r) const { return tile_.first + r / group_; }
   // Of [T, heads].
-  int64_t at(int64_t r) const {
-    return (tile_.run->first_token + query(r)) * job_.heads + first_head_ + r % group_;
-  }
+  int64_t at(int64_t r) const { return (tile_.run->first_token + query(r)) * job_.heads + first_head_ + r % group_; }
   // Rows of source [T, heads, head_dim] times `scale` -> to [rows, stride]; the columns beyond head_dim are left alone.
   void gather(const float* source, float scale, int64_t stride, float* to) const {
     for (int64_t r = 0; r < count(); ++r) {
@@ -174,8 +172,8 @@ float* reserve(std::vector<float>& buffer, int64_t size) {
   return buffer.data();
 }
 
-void forward_tile(const TreeAttention& job, const Blocks& keys, const Blocks& values, const Tile& tile,
-                  int64_t kv_head, float* out, float* lse) {
+void forward_tile(const TreeAttention& job, const Blocks& keys, const Blocks& values, const Tile& tile, int64_t kv_head,
+                  float* out, float* lse) {
   const PanelOps& products = panel_ops();
   const TreeAttentionRowOps& ops = row_functions();
   const int64_t dim = job.head_dim, width = Blocks::width_of(job);

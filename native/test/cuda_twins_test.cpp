@@ -93,19 +93,23 @@ TEST_F(CudaTwins, LogprobFoldsBlocksTheSameWay) {
   std::vector<float> host = normal_logits(static_cast<size_t>(rows * cols), 4.0, 1);
   for (int64_t c = 0; c < cut; ++c) host[static_cast<size_t>(cols + c)] = -kInf;
   const std::vector<int32_t> host_targets{5, 900, 301};
-  std::vector<float> max(3, -kInf), sum(3, 0.0f), target(3, 0.0f);
-  const OnDevice<float> logits(host), device_max(max), device_sum(sum), device_target(target);
+  std::vector<float> max(3, -kInf), sum(3, 0.0f), target(3, 0.0f), weighted(3, 0.0f);
+  const OnDevice<float> logits(host), device_max(max), device_sum(sum), device_target(target),
+      device_weighted(weighted);
   const OnDevice<int32_t> targets(host_targets);
   for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, cut}, {cut, cols}}) {
     logprob_update_cpu({host.data() + begin, rows, end - begin, cols, begin}, host_targets.data(), max.data(),
-                       sum.data(), target.data());
+                       sum.data(), target.data(), weighted.data());
     logprob_update_cuda({logits.get() + begin, rows, end - begin, cols, begin}, targets.get(), device_max.get(),
-                        device_sum.get(), device_target.get(), nullptr);
+                        device_sum.get(), device_target.get(), device_weighted.get(), nullptr);
   }
   ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
   EXPECT_EQ(device_max.host(), max);
   EXPECT_EQ(device_target.host(), target);
-  for (size_t i = 0; i < 3; ++i) EXPECT_NEAR(device_sum.host()[i] / sum[i], 1.0, 1e-6);
+  for (size_t i = 0; i < 3; ++i) {
+    EXPECT_NEAR(device_sum.host()[i] / sum[i], 1.0, 1e-6);
+    EXPECT_NEAR(device_weighted.host()[i], weighted[i], 1e-4 * sum[i]);
+  }
 
   const std::vector<float> lse{max[0] + std::log(sum[0]), max[1] + std::log(sum[1]), max[2] + std::log(sum[2])};
   const std::vector<float> grad{0.5f, -2.0f, 0.0f};

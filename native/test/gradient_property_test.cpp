@@ -131,9 +131,13 @@ std::map<std::string, at::Tensor> trained(const Model& model, bool lora) {
   for (int64_t i = 0; i < model.config().num_layers; ++i) {
     const LayerWeights& w = model.layers()[i];
     const std::string layer = "model.layers." + std::to_string(i) + ".";
-    for (const auto& [name, linear] : {std::pair{"self_attn.q_proj", &w.q}, {"self_attn.k_proj", &w.k},
-                                       {"self_attn.v_proj", &w.v}, {"self_attn.o_proj", &w.o},
-                                       {"mlp.gate_proj", &w.gate}, {"mlp.up_proj", &w.up}, {"mlp.down_proj", &w.down}}) {
+    for (const auto& [name, linear] : {std::pair{"self_attn.q_proj", &w.q},
+                                       {"self_attn.k_proj", &w.k},
+                                       {"self_attn.v_proj", &w.v},
+                                       {"self_attn.o_proj", &w.o},
+                                       {"mlp.gate_proj", &w.gate},
+                                       {"mlp.up_proj", &w.up},
+                                       {"mlp.down_proj", &w.down}}) {
       tensors[layer + name + ".lora_a"] = linear->lora->a;
       tensors[layer + name + ".lora_b"] = linear->lora->b;
     }
@@ -158,7 +162,8 @@ TEST_P(GradientProperty, RandomForestsEqualUnpackedAutograd) {
           GetParam().family, "\"max_position_embeddings\": 512" + (extra.empty() ? extra : ", " + extra), seed);
       TrainerOptions options;
       options.checkpoint_layers = round % 2 == 1;
-      if (lora) options.lora = {3, 6, {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}, seed};
+      if (lora)
+        options.lora = {3, 6, {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}, seed};
       Trainer trainer(*model, options);
       if (lora) {
         // Adapters begin with B = 0, where A has no gradient.
@@ -199,12 +204,13 @@ TEST_P(GradientProperty, RandomForestsEqualUnpackedAutograd) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Families, GradientProperty,
-    ::testing::Values(Variant{"llama", "llama", ""}, Variant{"tied", "llama", "\"tie_word_embeddings\": true"},
-                      Variant{"mistral", "mistral", "\"sliding_window\": 20"}, Variant{"qwen2", "qwen2", ""},
-                      Variant{"qwen3", "qwen3", "\"head_dim\": 16"}),
-    [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(Families, GradientProperty,
+                         ::testing::Values(Variant{"llama", "llama", ""},
+                                           Variant{"tied", "llama", "\"tie_word_embeddings\": true"},
+                                           Variant{"mistral", "mistral", "\"sliding_window\": 20"},
+                                           Variant{"qwen2", "qwen2", ""},
+                                           Variant{"qwen3", "qwen3", "\"head_dim\": 16"}),
+                         [](const auto& info) { return info.param.name; });
 
 }  // namespace
 }  // namespace stepward

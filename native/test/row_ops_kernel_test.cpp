@@ -125,6 +125,9 @@ TEST_F(EveryVariant, GivesTheSameBits) {
       EXPECT_EQ(ops->first_at_least(x.data(), n, top), narrow.first_at_least(x.data(), n, top));
       EXPECT_EQ(ops->first_at_least(x.data(), n, kInf), n);
       EXPECT_EQ(ops->sum_exp(x.data(), n, top), narrow.sum_exp(x.data(), n, top));
+      const ExpSums sums = ops->exp_sums(x.data(), n, top), narrow_sums = narrow.exp_sums(x.data(), n, top);
+      EXPECT_EQ(sums.plain, ops->sum_exp(x.data(), n, top));
+      EXPECT_EQ(sums.weighted, narrow_sums.weighted);
       EXPECT_EQ(ops->exp_mass(x.data(), n, top), narrow.exp_mass(x.data(), n, top));
 
       const auto padded = static_cast<size_t>((n + kWeightPad - 1) / kWeightPad * kWeightPad);

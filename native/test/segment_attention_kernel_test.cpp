@@ -174,8 +174,8 @@ TEST_P(SegmentAttentionTest, NanReachesTheResult) {
     std::vector<Chunk> chunks;
     for (const int64_t count : {int64_t{50}, tokens}) chunks.push_back(random_chunk(random, count, dim));
     chunks[1].blocks[0][5 * kBlockTokens] = std::numeric_limits<float>::quiet_NaN();  // the first token's key
-    const auto result = attend(chunks, {{{0, 0}, {50, static_cast<int32_t>(tokens)}}}, std::vector<float>(dim, 0.1f), 1,
-                               dim, true);
+    const auto result =
+        attend(chunks, {{{0, 0}, {50, static_cast<int32_t>(tokens)}}}, std::vector<float>(dim, 0.1f), 1, dim, true);
     for (const float v : result) EXPECT_TRUE(std::isnan(v));
   }
 }

@@ -8,6 +8,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/argmax.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/log_sigmoid.h>
 #include <ATen/ops/log_softmax.h>
@@ -338,6 +339,50 @@ TEST(Trainer, ForwardTrainsAdaptersAlone) {
   trainer.forward(batch, CancelFlag());
   trainer.merge_adapter();
   EXPECT_THROW(trainer.backward({1, 1, 1, 1, 1}, CancelFlag()), Error);
+}
+
+TEST(Trainer, StatisticsAreThoseOfTheWholeLogSoftmax) {
+  const auto model = tiny_model();
+  Trainer trainer(*model, {});
+  const PreferenceBatch batch = step_tree();
+  const PreferenceStatistics got = trainer.accumulate(batch, CancelFlag()).statistics;
+  at::NoGradGuard no_grad;
+  double correct = 0, entropy = 0, logits[2] = {0, 0};
+  for (size_t p = 0; p < batch.chosen.size(); ++p) {
+    for (const bool chosen : {true, false}) {
+      const int32_t segment = batch.completion_segments[chosen ? batch.chosen[p] : batch.rejected[p]];
+      const std::vector<int32_t> tokens = path_tokens(batch.forest, segment);
+      const Forest alone = testing::chain(tokens);
+      const at::Tensor z = at::linear(model->forward(alone, pack_forest(alone)), model->head()).to(at::kDouble);
+      const at::Tensor logprobs = at::log_softmax(z, 1);
+      const size_t own = batch.forest.offsets[segment + 1] - batch.forest.offsets[segment];
+      for (size_t i = tokens.size() - own; i < tokens.size(); ++i) {
+        const int64_t row = static_cast<int64_t>(i) - 1;
+        entropy -= (logprobs[row] * logprobs[row].exp()).sum().item<double>();
+        logits[chosen ? 0 : 1] += z[row].mean().item<double>();
+        if (chosen) correct += z[row].argmax().item<int64_t>() == tokens[i];
+      }
+    }
+  }
+  EXPECT_EQ(got.correct, correct);
+  EXPECT_NEAR(got.entropy, entropy, 1e-4);
+  EXPECT_NEAR(got.logits_chosen, logits[0], 1e-5);
+  EXPECT_NEAR(got.logits_rejected, logits[1], 1e-5);
+  EXPECT_EQ(got.chosen_tokens, 3 + 3 + 2);
+  EXPECT_EQ(got.rejected_tokens, 2 + 2 + 2);
+}
+
+TEST(Trainer, MemoryFollowsTheShapeOfTheMicroBatch) {
+  const auto model = tiny_model();
+  const Trainer trainer(*model, {});
+  const TrainingMemory small = trainer.memory({1000, 500, false}), large = trainer.memory({2000, 500, false}),
+                       checkpointed = trainer.memory({2000, 500, true});
+  EXPECT_GT(small.base, 0);
+  EXPECT_EQ(small.gradients, model->num_parameters() * 4);
+  EXPECT_EQ(small.optimizer, model->num_parameters() * 8);
+  EXPECT_EQ(large.activations, 2 * small.activations);
+  EXPECT_LT(checkpointed.activations, large.activations);
+  EXPECT_EQ(large.total(), large.base + large.gradients + large.optimizer + large.activations + large.workspace);
 }
 
 TEST(Trainer, AccumulatingPartsEqualsTheWhole) {

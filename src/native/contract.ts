@@ -192,6 +192,22 @@ export interface NativePreferenceResult {
   /** [P] weighted. */
   pairLoss: Float32Array;
   computedTokens: number;
+  statistics?: PreferenceStatistics;
+}
+
+/** Sums over a micro-batch's pairs, of the tokens of their completions; see native/include/stepward/trainer.h. */
+export interface PreferenceStatistics {
+  /** Chosen tokens that no other was likelier than. */
+  correct: number;
+  /** Nats, tokens of both sides. */
+  entropy: number;
+  /** Mean logits over the vocabulary. */
+  logitsChosen: number;
+  logitsRejected: number;
+  chosenTokens: number;
+  rejectedTokens: number;
+  /** Of both sides. */
+  sideTokens: number;
 }
 
 export interface NativeCompletionValues {
@@ -234,6 +250,9 @@ export interface NativeSftResult {
   loss: number;
   scoredTokens: number;
   computedTokens: number;
+  /** Sums over scored tokens, each times its weight: those that no other was likelier than, and entropies in nats. */
+  correct?: number;
+  entropy?: number;
 }
 
 export interface SystemInfo {

@@ -22,7 +22,14 @@ import type {
   TrainingMemory,
 } from './contract.js';
 
-export type { ForestData, MicroBatchShape, ModelInfo, PreferenceLossKind, RolloutCounters, TrainingMemory } from './contract.js';
+export type {
+  ForestData,
+  MicroBatchShape,
+  ModelInfo,
+  PreferenceLossKind,
+  RolloutCounters,
+  TrainingMemory,
+} from './contract.js';
 
 export interface EngineOptions {
   directory: string;

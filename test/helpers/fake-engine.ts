@@ -4,7 +4,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { StepwardError } from '../../src/errors.js';
-import type { ForestData } from '../../src/native/contract.js';
+import type { ForestData, TrainingMemory } from '../../src/native/contract.js';
 import type {
   Completions,
   CompletionValues,
@@ -308,6 +308,12 @@ class FakeTrainer implements TrainerLike {
   }
 
   async backwardPreference(): Promise<void> {}
+  async memory(): Promise<TrainingMemory> {
+    return { base: 0, gradients: 0, optimizer: 0, activations: 0, workspace: 0, total: 0, available: -1 };
+  }
+
+  async setCheckpointLayers(): Promise<void> {}
+
   async zeroGrad(): Promise<void> {}
   async saveAdapter(): Promise<void> {}
   async mergeAdapter(): Promise<void> {}

@@ -247,7 +247,7 @@ std::vector<float> target_logprobs(const DeviceHead& head, const std::vector<Log
       product(x, head.weight.narrow(0, column, columns), logits.view({rows, columns}));
       kernels::logprob_update_cuda({logits.const_data_ptr<float>(), rows, columns, columns, column},
                                    none.const_data_ptr<int32_t>(), max + first, max + count + first, nullptr,
-                                   current_stream());
+                                   nullptr, current_stream());
       const auto picks = static_cast<int64_t>(picks_of_block[block++]);
       if (picks == 0) continue;
       at::Tensor to = state.narrow(0, 2 * count + picked, picks);

@@ -63,8 +63,8 @@ class Model {
   // The same with any attention: tokens and positions [T] i64 on the model's device -> hidden states [T, hidden].
   at::Tensor forward(const at::Tensor& tokens, const at::Tensor& positions, const Attention& attention) const;
 
-  // While set, a layer keeps only its input for the backward pass and runs again there (arXiv 1604.06174): about a third
-  // more arithmetic for a fraction of the memory, and the same gradients bit for bit.
+  // While set, a layer keeps only its input for the backward pass and runs again there (arXiv 1604.06174): about a
+  // third more arithmetic for a fraction of the memory, and the same gradients bit for bit.
   void set_checkpoint_layers(bool on) { checkpoint_layers_ = on; }
 
   // The output projection, [vocab, hidden]; the embedding itself when tied.

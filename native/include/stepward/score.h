@@ -13,18 +13,28 @@
 
 namespace stepward {
 
+// The distributions that tokens were predicted from, [n] f32 each: entropy in nats, mean logit over the vocabulary, and
+// 1 where no token was likelier than the target.
+struct TokenStatistics {
+  at::Tensor entropy, mean_logit, correct;
+};
+
 // log p(target | hidden): hidden [n, d], weight [vocab, d], targets [n] i32 -> [n] f32. Differentiable in hidden and
-// weight: the backward pass recomputes logits block by block. Memory is flat in the vocabulary.
-at::Tensor selected_logprobs(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets);
+// weight. For a weight that is trained the backward pass recomputes logits block by block; for a frozen one the
+// gradient of hidden is made along with the log-probs and only scaled later. Memory is flat in the vocabulary.
+at::Tensor selected_logprobs(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
+                             TokenStatistics* statistics = nullptr);
 
 struct ForestLogprobs {
   at::Tensor values;              // [n] f32, differentiable where grad mode is on
   std::vector<int64_t> tokens;    // [n] the token each value belongs to, ascending
   std::vector<int32_t> segments;  // [n] that token's segment
+  TokenStatistics statistics;     // where asked for and n > 0
 };
 
 // Log-probs of all tokens of the segments marked in `scored` [S], each conditioned on its path. A root's first token is
 // left out (nothing predicts it).
-ForestLogprobs forest_logprobs(const Model& model, const Forest& forest, const std::vector<uint8_t>& scored);
+ForestLogprobs forest_logprobs(const Model& model, const Forest& forest, const std::vector<uint8_t>& scored,
+                               bool statistics = false);
 
 }  // namespace stepward

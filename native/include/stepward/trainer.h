@@ -46,12 +46,22 @@ struct PreferenceBatch {
   double token_norm = 0;  // chosen tokens (summed over pairs) in the whole optimiser step; used by sft_weight
 };
 
+// Sums over the pairs of a micro-batch, of the tokens of their completions: what TRL reports means of. A completion
+// counts once for each pair that it is in.
+struct PreferenceStatistics {
+  double correct = 0;                             // chosen tokens that no other was likelier than
+  double entropy = 0;                             // nats, tokens of both sides
+  double logits_chosen = 0, logits_rejected = 0;  // mean logits over the vocabulary
+  int64_t chosen_tokens = 0, rejected_tokens = 0;
+};
+
 struct PreferenceResult {
   double loss = 0;      // this micro-batch's share of the step's loss, NLL term included: summing shares gives the mean
   double sft_loss = 0;  // this micro-batch's share of the chosen tokens' mean negative log-prob
   std::vector<double> completion_logprobs;  // [C] under the policy
   std::vector<float> pair_loss;             // [P] weighted, not divided
   int64_t computed_tokens = 0;
+  PreferenceStatistics statistics;
 };
 
 // What a loss that is computed elsewhere needs of a batch.
@@ -70,6 +80,8 @@ struct SftBatch {
 struct SftResult {
   double loss = 0;  // this micro-batch's share of the mean
   int64_t scored_tokens = 0, computed_tokens = 0;
+  // Sums over scored tokens, each times its weight: those that no other was likelier than, and entropies in nats.
+  double correct = 0, entropy = 0;
 };
 
 struct MicroBatchShape {

@@ -1,5 +1,5 @@
-// The oracle of gradient tests: a model in float64 by plain differentiable tensor ops, one sequence at a time, with a mask
-// and a whole log-softmax. It shares no code with the forward pass under test but the table of rotary frequencies.
+// The oracle of gradient tests: a model in float64 by plain differentiable tensor ops, one sequence at a time, with a
+// mask and a whole log-softmax. It shares no code with the forward pass under test but the table of rotary frequencies.
 #pragma once
 
 #include <map>
@@ -20,9 +20,13 @@ class PlainModel {
     for (int64_t i = 0; i < config_.num_layers; ++i) {
       const LayerWeights& w = model.layers()[i];
       const std::string layer = "model.layers." + std::to_string(i) + ".";
-      for (const auto& [name, linear] : {std::pair{"self_attn.q_proj", &w.q}, {"self_attn.k_proj", &w.k},
-                                         {"self_attn.v_proj", &w.v}, {"self_attn.o_proj", &w.o},
-                                         {"mlp.gate_proj", &w.gate}, {"mlp.up_proj", &w.up}, {"mlp.down_proj", &w.down}}) {
+      for (const auto& [name, linear] : {std::pair{"self_attn.q_proj", &w.q},
+                                         {"self_attn.k_proj", &w.k},
+                                         {"self_attn.v_proj", &w.v},
+                                         {"self_attn.o_proj", &w.o},
+                                         {"mlp.gate_proj", &w.gate},
+                                         {"mlp.up_proj", &w.up},
+                                         {"mlp.down_proj", &w.down}}) {
         if (!linear->lora) continue;
         leaves_[layer + name + ".lora_a"] = leaf(linear->lora->a);
         leaves_[layer + name + ".lora_b"] = leaf(linear->lora->b);
