@@ -19,6 +19,7 @@
 #include "core/preference_loss.h"
 #include "core/tensors.h"
 #include "core/train/memory.h"
+#include "core/train/tensor_memory.h"
 #include "stepward/error.h"
 #include "stepward/score.h"
 
@@ -72,6 +73,14 @@ PreferenceStatistics statistics_of(const PreferenceBatch& batch, const Completio
 }  // namespace
 
 struct Trainer::State {
+  State(Model& model, const TrainerOptions& options)
+      : memory(model.device().is_cpu() ? std::make_unique<TensorMemory>() : nullptr),
+        base_bytes(resident_bytes(model.device())),
+        model(model),
+        options(options) {}
+
+  std::unique_ptr<TensorMemory> memory;  // goes last
+  int64_t base_bytes;                    // taken before this trainer
   Model& model;
   TrainerOptions options;
   std::vector<Parameter> parameters;
@@ -79,7 +88,6 @@ struct Trainer::State {
   at::Tensor pending;  // [C] f64 log-probs of the last forward(), with its graph, until backward()
 
   bool merged = false;
-  int64_t base_bytes = 0;  // taken before this trainer
 
   // Gradients that were accumulated, and a forward() that was not followed by its backward().
   void drop() {
@@ -102,9 +110,7 @@ struct Trainer::State {
   }
 };
 
-Trainer::Trainer(Model& model, const TrainerOptions& options)
-    : state_(new State{model, options, {}, std::nullopt, {}}) {
-  state_->base_bytes = resident_bytes(model.device());
+Trainer::Trainer(Model& model, const TrainerOptions& options) : state_(new State(model, options)) {
   try {
     if (options.lora.rank != 0) {
       state_->parameters = add_lora(model, options.lora);
