@@ -205,6 +205,7 @@ Napi::Value training_memory(const Napi::CallbackInfo& info) {
         out.Set("activations", to_js(env, memory.activations));
         out.Set("workspace", to_js(env, memory.workspace));
         out.Set("total", to_js(env, memory.total()));
+        out.Set("resident", to_js(env, memory.resident));
         out.Set("available", to_js(env, memory.available));
         return out;
       });

@@ -236,7 +236,9 @@ export interface TrainingMemory {
   activations: number;
   workspace: number;
   total: number;
-  /** What could still be had beyond what is taken now; -1: unknown. */
+  /** Taken now. */
+  resident: number;
+  /** What could still be had beyond that; -1: unknown. */
   available: number;
 }
 

@@ -309,7 +309,7 @@ class FakeTrainer implements TrainerLike {
 
   async backwardPreference(): Promise<void> {}
   async memory(): Promise<TrainingMemory> {
-    return { base: 0, gradients: 0, optimizer: 0, activations: 0, workspace: 0, total: 0, available: -1 };
+    return { base: 0, gradients: 0, optimizer: 0, activations: 0, workspace: 0, total: 0, resident: 0, available: -1 };
   }
 
   async setCheckpointLayers(): Promise<void> {}

@@ -101,7 +101,7 @@ export function fakeTrainerEngine(decay = 0.5, reference = 1): { engine: EngineL
     async memory(shape) {
       const activations = shape.tokens * (shape.checkpointLayers ? 1 : 10);
       const total = 100 + activations;
-      return { base: 100, gradients: 0, optimizer: 0, activations, workspace: 0, total, available: 1e9 };
+      return { base: 100, gradients: 0, optimizer: 0, activations, workspace: 0, total, resident: 100, available: 1e9 };
     },
     async setCheckpointLayers(on) {
       trainer.calls.push(`checkpointLayers ${on}`);

@@ -111,6 +111,7 @@ TrainingMemory training_memory(const Model& model, const TrainableBytes& trainab
   const int64_t masks = own ? 0 : shape.tokens * shape.tokens * size;
   memory.workspace = shape.tokens * passing * size + shape.scored_tokens * c.hidden_size * (2 * size + 4) + masks +
                      (int64_t{16} << 20) + at::get_num_threads() * (int64_t{5} << 20) + trainable.largest_gradient;
+  memory.resident = resident_bytes(model.device());
   memory.available = available_bytes(model.device());
   return memory;
 }

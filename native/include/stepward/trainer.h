@@ -97,7 +97,8 @@ struct TrainingMemory {
   int64_t optimizer = 0;    // its state
   int64_t activations = 0;  // kept between forward and backward
   int64_t workspace = 0;    // what comes and goes on top
-  int64_t available = 0;    // what could still be had beyond what is taken now; -1: unknown
+  int64_t resident = 0;     // taken now
+  int64_t available = 0;    // what could still be had beyond that; -1: unknown
   int64_t total() const { return base + gradients + optimizer + activations + workspace; }
 };
 

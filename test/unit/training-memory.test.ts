@@ -1,0 +1,72 @@
+import { describe, expect, it } from 'vitest';
+import type { MicroBatchShape, TrainerLike, TrainingMemory } from '../../src/native/types.js';
+import { planMemory } from '../../src/training/memory.js';
+
+const MIB = 2 ** 20;
+
+/** 100 MiB loaded, 50 of gradients, 100 of state; 1 MiB of activations a token, a tenth of it with checkpoints. */
+function trainerWith(availableMiB: number): TrainerLike & { on?: boolean; asked: MicroBatchShape[] } {
+  const trainer = {
+    asked: [] as MicroBatchShape[],
+    on: undefined as boolean | undefined,
+    async memory(shape: MicroBatchShape): Promise<TrainingMemory> {
+      trainer.asked.push(shape);
+      const activations = shape.tokens * (shape.checkpointLayers ? 0.1 : 1) * MIB;
+      const parts = { base: 100 * MIB, gradients: 50 * MIB, optimizer: 100 * MIB, activations, workspace: 0 };
+      const total = Object.values(parts).reduce((sum, part) => sum + part, 0);
+      return { ...parts, total, resident: 200 * MIB, available: availableMiB < 0 ? -1 : availableMiB * MIB };
+    },
+    async setCheckpointLayers(on: boolean) {
+      trainer.on = on;
+    },
+  };
+  return trainer as unknown as TrainerLike & { on?: boolean; asked: MicroBatchShape[] };
+}
+
+const data = { device: 'cpu', largestStep: 10_000, largestPiece: 100, scored: 0.5 } as const;
+const auto = { microBatchTokens: 'auto', checkpointLayers: 'auto' } as const;
+
+describe('planMemory', () => {
+  it('takes the largest size worth having where there is room', async () => {
+    const trainer = trainerWith(100_000);
+    const plan = await planMemory(trainer, auto, data);
+    expect(plan).toEqual({ microBatchTokens: 2048, checkpointLayers: false, estimatedBytes: 2298 * MIB });
+    expect(trainer.asked[0]).toEqual({ tokens: 2048, scoredTokens: 1024, checkpointLayers: false });
+    expect(await planMemory(trainerWith(-1), auto, { ...data, largestStep: 700 })).toMatchObject({
+      microBatchTokens: 700,
+    });
+  });
+
+  it('halves micro-batches before it lets layers run again', async () => {
+    // 200 resident + 0.9 * 1200 = 1280 MiB: 250 + 1024 fits.
+    expect(await planMemory(trainerWith(1200), auto, data)).toMatchObject({
+      microBatchTokens: 1024,
+      checkpointLayers: false,
+    });
+    const tight = trainerWith(600); // 740 MiB: not even 512 tokens without checkpoints
+    expect(await planMemory(tight, auto, data)).toMatchObject({ microBatchTokens: 2048, checkpointLayers: true });
+    expect(tight.on).toBe(true);
+  });
+
+  it('keeps to what was asked for, and counts a piece that cannot be cut whole', async () => {
+    const trainer = trainerWith(100_000);
+    const wishes = { microBatchTokens: 64, checkpointLayers: 'off' } as const;
+    expect(await planMemory(trainer, wishes, data)).toMatchObject({ microBatchTokens: 64, checkpointLayers: false });
+    expect(trainer.asked).toEqual([{ tokens: 100, scoredTokens: 50, checkpointLayers: false }]);
+    expect(trainer.on).toBe(false);
+  });
+
+  it('says what is needed, what there is and what would fit', async () => {
+    const wishes = { microBatchTokens: 4096, checkpointLayers: 'off', memoryLimit: 1000 * MIB } as const;
+    await expect(planMemory(trainerWith(1), wishes, data)).rejects.toMatchObject({
+      code: 'OUT_OF_MEMORY',
+      message:
+        'training with micro-batches of 4096 tokens takes 4.24 GiB (loaded 0.10 GiB, gradients 0.05 GiB, optimiser 0.10 GiB, activations 4.00 GiB, working space 0.00 GiB); expected at most 0.98 GiB. Less is taken by --micro-batch-tokens 100 (0.34 GiB), --checkpoint-layers on (0.64 GiB), both (0.25 GiB), or by --lora-rank, which needs gradients and optimiser state for its adapters only',
+    });
+  });
+
+  it('refuses where nothing fits', async () => {
+    const wishes = { ...auto, memoryLimit: 200 * MIB };
+    await expect(planMemory(trainerWith(1), wishes, data)).rejects.toMatchObject({ code: 'OUT_OF_MEMORY' });
+  });
+});
