@@ -6,8 +6,8 @@
 
 SAVED must load without a missing, unexpected or mismatched tensor. With --same-as, its logits must equal those of
 ORIGINAL exactly. With --input and --scores (of `stepward score --model SAVED`), every token log-prob must agree within
-1e-4. With --base and --adapter, BASE with ADAPTER put on by PEFT must have SAVED's logits within 1e-3. Exit code 0: all
-of it holds. Needs torch, transformers and, for adapters, peft; no test of the suite needs this script.
+1e-4. With --base and --adapter, PEFT must find a place in BASE for every tensor of ADAPTER and a tensor for every place,
+and BASE with ADAPTER must have SAVED's logits within 1e-4. Exit code 0: all of it holds. Needs torch, transformers and, for adapters, peft; no test of the suite needs this script.
 """
 
 import argparse
@@ -49,6 +49,19 @@ def check_scores(model, records, scores):
     return worst
 
 
+def with_adapter(base, folder):
+    """`base` with an adapter of PEFT, whose modules and tensors must be each other's."""
+    from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
+    from peft.utils import load_peft_weights
+
+    adapted = get_peft_model(base, PeftConfig.from_pretrained(folder))
+    report = set_peft_model_state_dict(adapted, load_peft_weights(folder))
+    missing = [name for name in report.missing_keys if "lora_" in name]
+    if missing or report.unexpected_keys:
+        raise SystemExit(f"{folder}: PEFT misses {missing} and has no place for {report.unexpected_keys}")
+    return adapted.eval()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("saved")
@@ -74,12 +87,10 @@ def main():
             print(f"logits against {options.same_as}: largest difference {difference:g}")
             failed |= difference != 0
         if options.adapter:
-            from peft import PeftModel
-
-            adapted = PeftModel.from_pretrained(load(options.base), options.adapter).eval()
+            adapted = with_adapter(load(options.base), options.adapter)
             difference = (model(text).logits - adapted(text).logits).abs().max().item()
             print(f"logits against {options.base} with {options.adapter}: largest difference {difference:.2e}")
-            failed |= not difference <= 1e-3
+            failed |= not difference <= TOLERANCE
         if options.input:
             read = lambda file: [json.loads(line) for line in open(file) if line.strip()]
             worst = check_scores(model, read(options.input), read(options.scores))

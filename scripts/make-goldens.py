@@ -5,7 +5,7 @@ Run by hand, from anywhere, with a Python that has torch, transformers, trl and 
 
     python scripts/make-goldens.py
 
-Made with torch 2.13.0, transformers 5.23.0, trl 1.16.0, tokenizers 0.23.3. Everything is seeded: the same versions write
+Made with torch 2.13.0, transformers 5.23.0, trl 1.16.0, peft 0.21.2, tokenizers 0.23.3. Everything is seeded: the same versions write
 the same bytes. Before it writes anything the script checks that its goldens bite: a window, a rope scaling or a bias that
 is taken away must change the log-probs, margins must not be zero, greedy choices must be far from ties.
 """
@@ -20,11 +20,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
+import peft
 import torch
 import transformers
 import trl
 
-from goldens import cases, cpo_runs, curves, generation, models, preference, scoring, sft, trl_runs
+from goldens import cases, cpo_runs, curves, generation, models, peft as peft_goldens, preference, scoring, sft, trl_runs
 from goldens.files import write_json
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent / "test" / "goldens"
@@ -50,7 +51,8 @@ def main() -> None:
     write_json(ROOT / "cpo.json", cpo_runs.make(ROOT / "models", checks))
     write_json(ROOT / "dpo-curves.json", curves.make_dpo(ROOT / "models", checks))
     write_json(ROOT / "sft-curves.json", curves.make_sft(ROOT / "models", checks))
-    versions = {"torch": torch.__version__.split("+")[0], "transformers": transformers.__version__, "trl": trl.__version__}
+    write_json(ROOT / "peft.json", peft_goldens.make(ROOT / "models", ROOT, checks))
+    versions = {"torch": torch.__version__.split("+")[0], "transformers": transformers.__version__, "trl": trl.__version__, "peft": peft.__version__}
     write_json(ROOT / "made-with.json", {"versions": versions, "seed": cases.SEED, "checks": checks})
     for file in ROOT.rglob("*.safetensors"):
         file.chmod(0o644)

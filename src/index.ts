@@ -62,6 +62,7 @@ export type {
 export { CompiledPrompts } from './prompts/compile.js';
 export { DEFAULT_FORMAT, type PromptFormat } from './prompts/format.js';
 export { modelFormat, readFormat, writeModelFormat } from './prompts/load.js';
+export { type CheckpointOptions, TrainingCheckpoints } from './training/checkpoint.js';
 export { Dual, DualPair, pairwise } from './training/losses/dual.js';
 export type { PairGradients, PairLoss, PairVectors } from './training/losses/pair-loss.js';
 export { trainPreference } from './training/preference.js';

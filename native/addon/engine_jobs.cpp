@@ -8,6 +8,8 @@
 #include "addon/handles.h"
 #include "addon/instance.h"
 #include "addon/rollout_values.h"
+#include "core/lora.h"
+#include "core/peft.h"
 #include "core/weights_hash.h"
 #include "stepward/error.h"
 #include "stepward/rollout.h"
@@ -76,6 +78,10 @@ Napi::Value load_model(const Napi::CallbackInfo& info) {
   options.device = field["device"].text();
   options.dtype = field["dtype"].text();
   if (const Field seed = field["initSeed"]; seed.present()) options.init_seed = seed.uint64();
+  std::string adapter;
+  if (const Field folder = field["adapter"]; folder.present()) adapter = folder.text();
+  const Field other_base = field["allowOtherBase"];
+  const bool allow_other_base = other_base.present() && other_base.boolean();
   RolloutOptions rollout_options;
   rollout_options.kv_budget_bytes = field["kvBudgetBytes"].integer(1, kSafeInteger);
   rollout_options.share = field["sharePrefixes"].boolean();
@@ -87,9 +93,14 @@ Napi::Value load_model(const Napi::CallbackInfo& info) {
   engine.users = 1;  // until the handle exists, or loading failed
   auto job = make_job(
       info.Env(),
-      [&engine, options = std::move(options), rollout_options, cancel] {
+      [&engine, options = std::move(options), adapter, allow_other_base, rollout_options, cancel] {
         auto model = Model::load(options);
         cancel->check();
+        if (!adapter.empty()) {
+          load_lora(*model, adapter, allow_other_base);
+          merge_lora(*model);
+          cancel->check();
+        }
         engine.summary = summarise(*model);
         engine.rollout = std::make_unique<Rollout>(*model, rollout_options);
         engine.model = std::move(model);

@@ -40,5 +40,7 @@ Napi::Value set_checkpoint_layers(const Napi::CallbackInfo& info);
 Napi::Value zero_grad(const Napi::CallbackInfo& info);
 Napi::Value save_adapter(const Napi::CallbackInfo& info);
 Napi::Value merge_adapter(const Napi::CallbackInfo& info);
+Napi::Value save_trainer_state(const Napi::CallbackInfo& info);
+Napi::Value load_trainer_state(const Napi::CallbackInfo& info);
 
 }  // namespace stepward::addon

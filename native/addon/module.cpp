@@ -108,6 +108,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   set<promises<zero_grad>>(exports, "zeroGrad");
   set<promises<save_adapter>>(exports, "saveAdapter");
   set<promises<merge_adapter>>(exports, "mergeAdapter");
+  set<promises<save_trainer_state>>(exports, "saveTrainerState");
+  set<promises<load_trainer_state>>(exports, "loadTrainerState");
   return exports;
 }
 

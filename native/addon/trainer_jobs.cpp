@@ -25,7 +25,11 @@ TrainerOptions read_trainer_options(const Field& field) {
     options.lora.alpha = lora["alpha"].number();
     options.lora.targets = lora["targets"].texts();
     options.lora.seed = lora["seed"].uint64();
+    if (const Field rslora = lora["rslora"]; rslora.present()) options.lora.rslora = rslora.boolean();
   }
+  if (const Field adapter = field["adapter"]; adapter.present()) options.adapter = adapter.text();
+  if (const Field allow = field["allowOtherBase"]; allow.present()) options.allow_other_base = allow.boolean();
+  if (const Field freeze = field["freeze"]; freeze.present()) options.freeze = freeze.texts();
   return options;
 }
 
@@ -229,6 +233,17 @@ Napi::Value save_adapter(const Napi::CallbackInfo& info) {
 
 Napi::Value merge_adapter(const Napi::CallbackInfo& info) {
   return submit(info, nullptr, false, [](Trainer& trainer) { trainer.merge_adapter(); }, undefined);
+}
+
+Napi::Value save_trainer_state(const Napi::CallbackInfo& info) {
+  const std::string file = Field(info[1], "file").text();
+  return submit(info, nullptr, false, [file](Trainer& trainer) { trainer.save_state(file); }, undefined);
+}
+
+Napi::Value load_trainer_state(const Napi::CallbackInfo& info) {
+  const std::string file = Field(info[1], "file").text(), parameters = Field(info[2], "parameters").text();
+  return submit(
+      info, nullptr, false, [file, parameters](Trainer& trainer) { trainer.load_state(file, parameters); }, undefined);
 }
 
 }  // namespace stepward::addon

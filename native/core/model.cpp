@@ -51,6 +51,16 @@ at::ScalarType resolve_dtype(const std::string& name, const at::Device& device) 
   return at::kBFloat16;
 }
 
+// Whether any weight or adapter of a layer requires a gradient.
+bool is_trained(const LayerWeights& w) {
+  const auto trained = [](const at::Tensor& tensor) { return tensor.defined() && tensor.requires_grad(); };
+  for (const Linear* linear : {&w.q, &w.k, &w.v, &w.o, &w.gate, &w.up, &w.down}) {
+    if (trained(linear->weight) || trained(linear->bias)) return true;
+    if (linear->lora && (trained(linear->lora->a) || trained(linear->lora->b))) return true;
+  }
+  return trained(w.input_norm) || trained(w.post_attention_norm) || trained(w.q_norm) || trained(w.k_norm);
+}
+
 }  // namespace
 
 template <typename M, typename Use>
@@ -62,7 +72,7 @@ void Model::each_weight(M& model, const Use& use) {
   };
   use("model.embed_tokens.weight", model.embedding_);
   use("model.norm.weight", model.final_norm_);
-  if (!config.tie_word_embeddings) use("lm_head.weight", model.head_);
+  if (!config.tie_word_embeddings) use("lm_head.weight", model.head_.weight);
   for (size_t i = 0; i < model.layers_.size(); ++i) {
     auto& w = model.layers_[i];
     const std::string layer = "model.layers." + std::to_string(i) + ".", attention = layer + "self_attn.",
@@ -99,7 +109,7 @@ std::unique_ptr<Model> Model::load(const ModelOptions& options) {
       fail(ErrorCode::CHECKPOINT_INVALID, options.directory.string(), ": tensor ", name, " is missing");
     tensor = found->second.to(device);
   });
-  if (config.tie_word_embeddings) model->head_ = model->embedding_;
+  if (config.tie_word_embeddings) model->head_.weight = model->embedding_;
   const RopeTable rope = rope_table(config);
   model->inv_freq_ = at::tensor(rope.inv_freq, at::kFloat).to(device);
   model->rope_scaling_ = rope.attention_scaling;
@@ -133,7 +143,7 @@ void Model::save(const std::filesystem::path& directory) const {
 
 at::Tensor Model::apply(const Linear& linear, const at::Tensor& x) const {
   at::Tensor y = stepward::linear(x, linear.weight, linear.bias);
-  if (linear.lora && adapters_off_ == 0)
+  if (linear.lora && adapters_on())
     y = y + stepward::linear(stepward::linear(x, linear.lora->a), linear.lora->b) * linear.lora->scale;
   return y;
 }
@@ -167,7 +177,9 @@ at::Tensor Model::forward(const at::Tensor& tokens, const at::Tensor& positions,
     const auto run = [this, i, cos, sin, attention](const at::Tensor& input) {
       return layer(i, input, cos, sin, attention);
     };
-    x = checkpoint_layers_ && at::GradMode::is_enabled() ? checkpoint(run, x) : run(x);
+    // Below the lowest weight that is trained nothing is kept anyway, and there is no gradient to run again for.
+    const bool has_gradient = at::GradMode::is_enabled() && (x.requires_grad() || is_trained(layers_[i]));
+    x = checkpoint_layers_ && has_gradient ? checkpoint(run, x) : run(x);
   }
   return rms_norm(x, final_norm_, config_.rms_norm_eps);
 }

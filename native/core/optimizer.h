@@ -1,5 +1,5 @@
 // AdamW and SGD over a list of parameters, with global-norm clipping. Weights of another dtype than float32 are updated
-// through float32 masters.
+// through float32 masters. Their state as a file is optimizer_state.h's.
 #pragma once
 
 #include <cstdint>
@@ -22,17 +22,27 @@ class Optimizer {
   // Throws INVALID_ARGUMENT naming the option that cannot be used.
   Optimizer(std::vector<Parameter> parameters, const TrainerOptions& options);
 
-  // Clips, steps, clears the gradients; see Trainer::apply.
+  // Clips, steps, clears the gradients; see Trainer::apply. A parameter without a gradient is left as it is, its
+  // moments too, as in torch.optim. Throws NUMERICAL where the norm is not finite, with the gradients dropped.
   double step(double learning_rate);
   void zero_grad();
+
+  // What is kept of one parameter between steps; tensors are the optimiser's own, so writing to them sets its state.
+  struct Entry {
+    std::string name;
+    at::Tensor weight;               // the model's own
+    at::Tensor master;               // float32: the weight itself, or a copy of it
+    at::Tensor exp_avg, exp_avg_sq;  // float32, undefined with sgd
+    at::Tensor steps;                // float32 scalar, undefined with sgd: how often the moments were updated
+  };
+  std::vector<Entry> entries() const;
+  const TrainerOptions& options() const { return options_; }
 
  private:
   // Tensors that share a weight decay: the fused update takes one per call.
   struct Group {
     double weight_decay;
-    std::vector<at::Tensor> weights;  // the model's own tensors
-    std::vector<at::Tensor> masters;  // float32: the weights themselves, or copies of them
-    std::vector<at::Tensor> exp_avg, exp_avg_sq, steps;
+    std::vector<Entry> entries;
   };
 
   TrainerOptions options_;

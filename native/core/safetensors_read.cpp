@@ -154,6 +154,21 @@ at::Tensor make_view(const std::shared_ptr<const MappedFile>& mapped, const Entr
 
 }  // namespace
 
+std::map<std::string, std::string> read_safetensors_metadata(const fs::path& file) {
+  const std::shared_ptr<const MappedFile> mapped = MappedFile::open(file);
+  const Json header =
+      parse_header(file, reinterpret_cast<const char*>(mapped->data()) + 8, read_header_length(file, *mapped));
+  std::map<std::string, std::string> metadata;
+  const auto found = header.find("__metadata__");
+  if (found == header.end()) return metadata;
+  if (!found->is_object()) bad_file(file, "__metadata__ is not a JSON object but ", found->type_name());
+  for (const auto& [key, value] : found->items()) {
+    if (!value.is_string()) bad_file(file, "__metadata__ entry ", key, " is not a string but ", value.type_name());
+    metadata.emplace(key, value.get<std::string>());
+  }
+  return metadata;
+}
+
 TensorMap read_safetensors(const fs::path& file) {
   const std::shared_ptr<const MappedFile> mapped = MappedFile::open(file);
   const uint64_t length = read_header_length(file, *mapped);

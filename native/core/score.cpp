@@ -1,7 +1,10 @@
 // Log-probs of a forest's tokens: forward once, gather the hidden states that predict scored tokens, score those only.
 #include "stepward/score.h"
 
+#include <ATen/TensorOperators.h>
+
 #include "core/tensors.h"
+#include "core/train/ops.h"
 
 namespace stepward {
 
@@ -23,7 +26,12 @@ ForestLogprobs forest_logprobs(const Model& model, const Forest& forest, const s
     return result;
   }
   const at::Tensor hidden = model.forward(forest, packed).index_select(0, index_tensor(sources, model.device()));
-  result.values = selected_logprobs(hidden, model.head(), index_tensor(targets, model.device()),
+  const Linear& head = model.head_linear();
+  LowRankLogits adapter;
+  if (head.lora && model.adapters_on()) {
+    adapter = {stepward::linear(hidden, head.lora->a) * head.lora->scale, head.lora->b};
+  }
+  result.values = selected_logprobs(hidden, head.weight, index_tensor(targets, model.device()), adapter,
                                     statistics ? &result.statistics : nullptr);
   return result;
 }

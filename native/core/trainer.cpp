@@ -11,11 +11,15 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros_like.h>
+#include <c10/util/ScopeExit.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include "core/completions.h"
+#include "core/freeze.h"
 #include "core/lora.h"
 #include "core/optimizer.h"
+#include "core/optimizer_state.h"
+#include "core/peft.h"
 #include "core/preference_loss.h"
 #include "core/tensors.h"
 #include "core/train/memory.h"
@@ -84,8 +88,10 @@ struct Trainer::State {
   Model& model;
   TrainerOptions options;
   std::vector<Parameter> parameters;
+  std::vector<LoraPair> initial;  // of every adapter, where training started from one
   std::optional<Optimizer> optimizer;
-  at::Tensor pending;  // [C] f64 log-probs of the last forward(), with its graph, until backward()
+  at::Tensor pending;       // [C] f64 log-probs of the last forward(), with its graph, until backward()
+  std::string fingerprint;  // of the base weights, once an adapter was saved
 
   bool merged = false;
 
@@ -93,6 +99,40 @@ struct Trainer::State {
   void drop() {
     pending.reset();
     optimizer->zero_grad();
+  }
+
+  bool has_adapter() const { return options.lora.rank != 0 && !merged; }
+
+  // What is trained: adapters, or weights.
+  void choose_parameters() {
+    if (options.lora.rank == 0 && options.adapter.empty()) {
+      parameters = trainable_weights(model, options.freeze);
+      return;
+    }
+    if (!options.freeze.empty()) {
+      fail(ErrorCode::INVALID_ARGUMENT,
+           "freeze: with LoRA all weights are frozen; expected lora.targets to say which layers have adapters");
+    }
+    if (!options.adapter.empty()) {
+      if (options.lora.rank != 0)
+        fail(ErrorCode::INVALID_ARGUMENT, "adapter: expected no lora options beside it, the adapter has its own");
+      options.lora = load_lora(model, options.adapter, options.allow_other_base);
+      each_linear(model, [&](const std::string&, Linear& linear) {
+        if (linear.lora) initial.push_back({linear.lora->a.clone(), linear.lora->b.clone(), linear.lora->scale});
+      });
+    } else {
+      add_lora(model, options.lora);
+    }
+    parameters = lora_parameters(model);
+    model.weights_changed();
+  }
+
+  // Puts the adapters that training started from in the place of the trained ones, or takes them out again.
+  void swap_initial() {
+    size_t next = 0;
+    each_linear(model, [&](const std::string&, Linear& linear) {
+      if (linear.lora) std::swap(*linear.lora, initial.at(next++));
+    });
   }
 
   // A step that failed must not leave half its gradients behind, whatever failed in it.
@@ -112,11 +152,7 @@ struct Trainer::State {
 
 Trainer::Trainer(Model& model, const TrainerOptions& options) : state_(new State(model, options)) {
   try {
-    if (options.lora.rank != 0) {
-      state_->parameters = add_lora(model, options.lora);
-    } else {
-      for (const auto& [name, tensor] : model.weights()) state_->parameters.push_back({name, tensor});
-    }
+    state_->choose_parameters();
     state_->optimizer.emplace(state_->parameters, options);
   } catch (...) {
     remove_lora(model);  // no destructor runs: the next trainer would find, train and save the adapters made so far
@@ -260,7 +296,12 @@ std::vector<double> Trainer::reference_logprobs(const PreferenceBatch& batch, co
   cancel.check();
   at::NoGradGuard no_grad;
   check_completions(state_->model, batch);
-  const Model::AdaptersOff off(state_->model);
+  if (state_->initial.empty() || state_->merged) {
+    const Model::AdaptersOff off(state_->model);
+    return to_doubles(completion_logprobs(state_->model, batch).values);
+  }
+  state_->swap_initial();
+  const auto back = c10::make_scope_exit([this] { state_->swap_initial(); });
   return to_doubles(completion_logprobs(state_->model, batch).values);
 }
 
@@ -294,18 +335,43 @@ void Trainer::zero_grad() {
 }
 
 void Trainer::save_adapter(const std::filesystem::path& directory, const std::string& base_model) const {
-  if (state_->options.lora.rank == 0 || state_->merged)
-    fail(ErrorCode::INVALID_ARGUMENT, "saveAdapter: this trainer has no LoRA adapter");
-  save_lora(state_->model, state_->options.lora, directory, base_model);
+  if (!state_->has_adapter()) fail(ErrorCode::INVALID_ARGUMENT, "saveAdapter: this trainer has no LoRA adapter");
+  // The base does not change under its adapters, and hashing it takes a while.
+  if (state_->fingerprint.empty()) state_->fingerprint = base_fingerprint(state_->model);
+  save_lora(state_->model, state_->options.lora, directory, base_model, state_->fingerprint);
 }
 
 void Trainer::merge_adapter() {
-  if (state_->options.lora.rank == 0 || state_->merged)
-    fail(ErrorCode::INVALID_ARGUMENT, "mergeAdapter: this trainer has no LoRA adapter");
+  if (!state_->has_adapter()) fail(ErrorCode::INVALID_ARGUMENT, "mergeAdapter: this trainer has no LoRA adapter");
   state_->pending.reset();
   merge_lora(state_->model);
   state_->model.weights_changed();
   state_->merged = true;
+}
+
+void Trainer::save_state(const std::filesystem::path& file) const {
+  if (state_->merged) fail(ErrorCode::INVALID_ARGUMENT, "saveState: this trainer's adapter was merged");
+  write_optimizer_state(*state_->optimizer, file);
+}
+
+void Trainer::load_state(const std::filesystem::path& file, const std::filesystem::path& parameters) {
+  if (state_->merged) fail(ErrorCode::INVALID_ARGUMENT, "loadState: this trainer's adapter was merged");
+  Model& model = state_->model;
+  const TensorMap moments = read_optimizer_state(*state_->optimizer, file);
+  const TensorMap values =
+      state_->has_adapter() ? read_adapter_values(parameters) : load_weights(parameters, model.config(), model.dtype());
+  for (const Parameter& parameter : state_->parameters) {
+    const auto found = values.find(parameter.name);
+    if (found == values.end() || found->second.sizes() != parameter.tensor.sizes()) {
+      fail(ErrorCode::CHECKPOINT_INVALID, parameters.string(), ": expected ", parameter.name, " of shape ",
+           parameter.tensor.sizes(), found == values.end() ? ", which is missing" : ", got another shape");
+    }
+  }
+  at::NoGradGuard no_grad;
+  state_->drop();
+  for (const Parameter& parameter : state_->parameters) parameter.tensor.detach().copy_(values.at(parameter.name));
+  set_optimizer_state(*state_->optimizer, moments);
+  model.weights_changed();
 }
 
 }  // namespace stepward

@@ -58,14 +58,15 @@ Hash murmur3(const void* data, int64_t bytes) {
 
 }  // namespace
 
-std::string weights_hash(const TensorMap& weights) {
+std::string weights_hash(const TensorMap& weights, std::optional<at::ScalarType> as) {
   std::vector<Hash> parts;
   for (const auto& [name, tensor] : weights) {
-    std::string header = name + '\n' + c10::toString(tensor.scalar_type());
+    const at::ScalarType dtype = as.value_or(tensor.scalar_type());
+    std::string header = name + '\n' + c10::toString(dtype);
     for (const int64_t size : tensor.sizes()) header += ' ' + std::to_string(size);
     parts.push_back(murmur3(header.data(), static_cast<int64_t>(header.size())));
 
-    const at::Tensor host = tensor.detach().to(at::kCPU).contiguous();
+    const at::Tensor host = tensor.detach().to(at::kCPU, dtype).contiguous();
     const auto* data = static_cast<const char*>(host.const_data_ptr());
     const int64_t bytes = static_cast<int64_t>(host.nbytes());
     const int64_t blocks = (bytes + kBlockBytes - 1) / kBlockBytes, start = static_cast<int64_t>(parts.size());

@@ -4,7 +4,15 @@ import { type Command, Option } from 'commander';
 import { StepwardError } from '../errors.js';
 import type { PreferenceLossKind } from '../native/types.js';
 import { LOSSES } from '../training/options.js';
-import { addModelOptions, type CommandContext, checkInput, number, openEngine, runCommand } from './shared.js';
+import {
+  addModelOptions,
+  type CommandContext,
+  checkInput,
+  number,
+  openEngine,
+  runCommand,
+  withoutAdapter,
+} from './shared.js';
 import { addTrainingOptions, optimizerOptions, type TrainingCommandOptions } from './training-options.js';
 
 export interface DpoCommandOptions extends TrainingCommandOptions {
@@ -67,7 +75,7 @@ export async function run(options: DpoCommandOptions, context: CommandContext): 
   }
   checkInput('--data', options.data);
   checkOutputFolder(options.output, options.overwrite ?? false);
-  const model = await openEngine(options, context.signal);
+  const model = await openEngine(withoutAdapter(options), context.signal);
   try {
     const trees = await readPreferenceTrees(options.data, model.limits);
     context.log.info(`dpo: ${trees.length} records`);

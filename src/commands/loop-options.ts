@@ -6,7 +6,7 @@ import { describeIssues } from '../config/issues.js';
 import { type JudgeConfig, judgeSchema } from '../config/recipe.js';
 import { StepwardError } from '../errors.js';
 import type { Policy } from '../loop/policy.js';
-import { kvBudget, type ModelOptions, number, type RolloutOptions, wholeNumber } from './shared.js';
+import { adapterOptions, kvBudget, type ModelOptions, number, type RolloutOptions, wholeNumber } from './shared.js';
 
 export interface FormatOptions {
   format?: string;
@@ -93,6 +93,9 @@ export async function openModel(
   const format = options.format === undefined ? undefined : readFormat(options.format);
   if (options.threads !== undefined) setThreads(options.threads);
   const { model: directory, device, dtype } = options;
-  const policy = await openPolicy({ directory, device, dtype, signal, ...kvBudget(options) }, { format, judge });
+  const policy = await openPolicy(
+    { directory, device, dtype, signal, ...adapterOptions(options), ...kvBudget(options) },
+    { format, judge },
+  );
   return { policy, loadSeconds: (performance.now() - start) / 1000 };
 }

@@ -1,7 +1,7 @@
 // `stepward sft`: supervised fine-tuning on completions or chats.
 
 import type { Command } from 'commander';
-import { addModelOptions, type CommandContext, checkInput, openEngine, runCommand } from './shared.js';
+import { addModelOptions, type CommandContext, checkInput, openEngine, runCommand, withoutAdapter } from './shared.js';
 import { addTrainingOptions, optimizerOptions, type TrainingCommandOptions } from './training-options.js';
 
 export interface SftCommandOptions extends TrainingCommandOptions {
@@ -28,7 +28,7 @@ export async function run(options: SftCommandOptions, context: CommandContext): 
   const training = resolveOptimizer(optimizerOptions(options), options.lr);
   checkInput('--data', options.data);
   checkOutputFolder(options.output, options.overwrite ?? false);
-  const model = await openEngine(options, context.signal);
+  const model = await openEngine(withoutAdapter(options), context.signal);
   try {
     const examples = await readSftExamples(options.data, model.limits, { appendEos: options.appendEos });
     context.log.info(`sft: ${examples.length} examples`);

@@ -20,6 +20,9 @@ export interface CommonOptions {
 
 export interface ModelOptions extends CommonOptions {
   model: string;
+  /** Folder of a LoRA adapter. */
+  adapter?: string;
+  allowOtherBase?: boolean;
 }
 
 /** Of the commands that sample, judge or score. */
@@ -46,9 +49,21 @@ export function addCommonOptions(command: Command): Command {
     .option('--json', 'last line of stdout: the summary as one JSON object');
 }
 
-/** --model and the common options. */
+/** --model --adapter --allow-other-base and the common options. */
 export function addModelOptions(command: Command): Command {
-  return addCommonOptions(command.requiredOption('--model <dir>', 'model folder in Hugging Face form'));
+  return addCommonOptions(
+    command
+      .requiredOption('--model <dir>', 'model folder in Hugging Face form')
+      .option('--adapter <dir>', "LoRA adapter of the model, PEFT's files")
+      .option('--allow-other-base', 'take the adapter also where it was trained on other base weights'),
+  );
+}
+
+/** Engine options for the adapter, checked. */
+export function adapterOptions({ adapter, allowOtherBase }: Partial<ModelOptions>): Partial<ModelOptions> {
+  if (adapter === undefined) return {};
+  checkFolder('--adapter', adapter, 'a folder of adapter_config.json and adapter_model.safetensors');
+  return { adapter, ...(allowOtherBase && { allowOtherBase }) };
 }
 
 /** --kv-budget-mib. */
@@ -169,9 +184,12 @@ export interface OpenModel {
   loadSeconds: number;
 }
 
-/** Loads a model folder: weights into an engine, tokenizer into a codec. Dispose the engine when done. */
+/**
+ * Loads a model folder: weights into an engine, with the adapter merged into them, tokenizer into a codec. Dispose the
+ * engine when done.
+ */
 export async function openEngine(
-  options: Pick<ModelOptions, 'model'> & Partial<CommonOptions & RolloutOptions>,
+  options: Pick<ModelOptions, 'model'> & Partial<ModelOptions & RolloutOptions>,
   signal?: AbortSignal,
 ): Promise<OpenModel> {
   const start = performance.now();
@@ -184,7 +202,14 @@ export async function openEngine(
   if (options.threads !== undefined) setThreads(options.threads);
   const codec = await loadCodec(options.model);
   const { model: directory, device, dtype } = options;
-  const engine = await Engine.load({ directory, device, dtype, ...kvBudget(options), ...(signal && { signal }) });
+  const engine = await Engine.load({
+    directory,
+    device,
+    dtype,
+    ...adapterOptions(options),
+    ...kvBudget(options),
+    ...(signal && { signal }),
+  });
   const { vocabSize, maxPositions } = engine.info;
   return {
     engine,
@@ -194,12 +219,11 @@ export async function openEngine(
   };
 }
 
-function checkFolder(option: string, path: string): void {
+function checkFolder(option: string, path: string, expected = 'a model folder'): void {
   const stats = statSync(path, { throwIfNoEntry: false });
-  if (!stats)
-    throw new StepwardError('FILE_NOT_FOUND', `${option}: expected a model folder, and ${path} does not exist`);
+  if (!stats) throw new StepwardError('FILE_NOT_FOUND', `${option}: expected ${expected}, and ${path} does not exist`);
   if (!stats.isDirectory())
-    throw new StepwardError('INVALID_ARGUMENT', `${option}: expected a model folder, got the file ${path}`);
+    throw new StepwardError('INVALID_ARGUMENT', `${option}: expected ${expected}, got the file ${path}`);
 }
 
 /** Throws FILE_NOT_FOUND before any work where an input file is missing. */
@@ -208,6 +232,13 @@ export function checkInput(option: string, path: string): void {
   if (!stats) throw new StepwardError('FILE_NOT_FOUND', `${option}: ${path} does not exist`);
   if (stats.isDirectory())
     throw new StepwardError('INVALID_ARGUMENT', `${option}: expected a file, got the folder ${path}`);
+}
+
+/** To train: the model without its adapter, which the trainer puts on. */
+export function withoutAdapter<O extends ModelOptions>(options: O): Omit<O, 'adapter' | 'allowOtherBase'> {
+  const { adapter, allowOtherBase, ...rest } = options;
+  adapterOptions({ adapter });
+  return rest;
 }
 
 /** Most memory this process held so far, in bytes. */

@@ -23,7 +23,10 @@ export interface TrainingCommandOptions extends ModelOptions {
   shuffle: boolean;
   loraRank?: number;
   loraAlpha?: number;
-  loraTargets?: string;
+  loraTargets?: string[];
+  freeze?: string[];
+  saveEvery?: number;
+  resume?: boolean;
 }
 
 export function addTrainingOptions(command: Command, defaultLearningRate: number, counted: string): Command {
@@ -48,11 +51,26 @@ export function addTrainingOptions(command: Command, defaultLearningRate: number
     .option('--no-shuffle', 'take the records in file order')
     .option('--lora-rank <n>', 'train LoRA adapters of this rank instead of the weights', wholeNumber(1))
     .option('--lora-alpha <x>', 'LoRA scale is alpha / rank (default: 2 * rank)', number(0))
-    .option('--lora-targets <names>', 'comma-separated layers, e.g. q_proj,v_proj (default: all seven)');
+    .option(
+      '--lora-targets <names>',
+      'comma-separated layers, e.g. q_proj,lm_head (default: the seven of a block)',
+      list,
+    )
+    .option('--freeze <patterns>', 'comma-separated names of weights not to train, e.g. model.embed_tokens.*', list)
+    .option('--save-every <n>', 'optimiser steps between checkpoints in OUTPUT.checkpoint', wholeNumber(1))
+    .option('--resume', 'go on from the newest checkpoint in OUTPUT.checkpoint');
+}
+
+/** Option parser: names with commas between them. */
+function list(text: string): string[] {
+  return text.split(',').map((name) => name.trim());
 }
 
 export function optimizerOptions(options: TrainingCommandOptions): OptimizerOptions {
   const { lr, loraRank, loraAlpha, loraTargets, ...rest } = options;
+  if (options.adapter !== undefined && [loraRank, loraAlpha, loraTargets].some((value) => value !== undefined)) {
+    throw new StepwardError('INVALID_ARGUMENT', '--adapter: expected no --lora options beside it, it has its own rank');
+  }
   if (loraRank === undefined && (loraAlpha !== undefined || loraTargets !== undefined)) {
     const given = loraAlpha === undefined ? '--lora-targets' : '--lora-alpha';
     throw new StepwardError('INVALID_ARGUMENT', `${given}: expected --lora-rank beside it, which is missing`);
@@ -64,7 +82,7 @@ export function optimizerOptions(options: TrainingCommandOptions): OptimizerOpti
       lora: {
         rank: loraRank,
         ...(loraAlpha !== undefined && { alpha: loraAlpha }),
-        ...(loraTargets !== undefined && { targets: loraTargets.split(',').map((name) => name.trim()) }),
+        ...(loraTargets !== undefined && { targets: loraTargets }),
       },
     }),
   };

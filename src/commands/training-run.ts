@@ -1,15 +1,22 @@
 // What `sft` and `dpo` do around training: the output folder, the log of metrics, progress, and the summary.
 
-import { join } from 'node:path';
+import { createHash } from 'node:crypto';
+import { createReadStream, rmSync } from 'node:fs';
+import { join, resolve } from 'node:path';
 import { JsonlWriter } from '../data/jsonl.js';
+import { StepwardError } from '../errors.js';
 import { Progress } from '../progress.js';
+import { checkpointSteps, TrainingCheckpoints } from '../training/checkpoint.js';
 import { trainingRecord } from '../training/run.js';
 import type { StepMetrics, TrainingHooks, TrainingSummary } from '../training/types.js';
 import { writeFolder } from './output.js';
 import { type CommandContext, type OpenModel, peakBytes } from './shared.js';
 import type { TrainingCommandOptions } from './training-options.js';
 
-/** Trains, then writes model folder, train.jsonl and, with LoRA, adapter/. Resolves to the command's summary. */
+/**
+ * Trains, then writes model folder, train.jsonl and, with LoRA, adapter/. On the way checkpoints go to OUTPUT.checkpoint,
+ * which is removed at the end. Resolves to the command's summary.
+ */
 export async function trainIntoFolder(
   label: string,
   options: TrainingCommandOptions,
@@ -18,12 +25,20 @@ export async function trainIntoFolder(
   train: (hooks: TrainingHooks) => Promise<TrainingSummary>,
 ): Promise<object> {
   const summary = await writeFolder(options.output, async (folder) => {
-    const metrics = new JsonlWriter(join(folder, 'train.jsonl'));
+    const log = join(folder, 'train.jsonl');
+    const checkpoints = await openCheckpoints(label, options, model, log);
+    const metrics = new JsonlWriter(log);
     const progress = new Progress({ label, unit: 'steps' });
     try {
+      for (const line of checkpoints?.logged() ?? []) metrics.write(line);
+      if (checkpoints && options.resume) {
+        const { done } = checkpoints;
+        context.log.info(`${label}: ${done > 0 ? `goes on after step ${done}` : 'no checkpoint, from the beginning'}`);
+      }
       const done = await train({
         signal: context.signal,
-        ...(options.loraRank !== undefined && { adapterDirectory: join(folder, 'adapter'), baseModel: options.model }),
+        ...(checkpoints && { checkpoints }),
+        ...(trainsAdapter(options) && { adapterDirectory: join(folder, 'adapter'), baseModel: options.model }),
         onPlan(total) {
           progress.total = total;
         },
@@ -42,6 +57,7 @@ export async function trainIntoFolder(
       metrics.close();
     }
   });
+  rmSync(checkpointFolder(options), { recursive: true, force: true });
   context.log.info(
     `${label}: wrote ${options.output} (${summary.steps} steps, last loss ${summary.finalLoss.toFixed(4)})`,
   );
@@ -50,6 +66,67 @@ export async function trainIntoFolder(
     load_seconds: model.loadSeconds,
     peak_bytes: peakBytes(),
   };
+}
+
+const trainsAdapter = (options: TrainingCommandOptions): boolean =>
+  options.loraRank !== undefined || options.adapter !== undefined;
+
+/** Beside the output, which appears only at the end. */
+const checkpointFolder = ({ output }: TrainingCommandOptions): string => `${resolve(output)}.checkpoint`;
+
+/** None where none are asked for. Throws INVALID_ARGUMENT where a stopped training would be written over unasked. */
+async function openCheckpoints(
+  label: string,
+  options: TrainingCommandOptions,
+  model: OpenModel,
+  log: string,
+): Promise<TrainingCheckpoints | undefined> {
+  const directory = checkpointFolder(options);
+  if (!options.resume && !options.overwrite && checkpointSteps(directory).length > 0) {
+    throw new StepwardError(
+      'INVALID_ARGUMENT',
+      `--output: ${directory} holds a training that was stopped (--resume goes on with it, --overwrite starts anew)`,
+    );
+  }
+  if (options.saveEvery === undefined && !options.resume) return undefined;
+  const opened = {
+    directory,
+    every: options.saveEvery,
+    fingerprint: await fingerprint(label, options, model),
+    adapterOf: trainsAdapter(options) ? options.model : undefined,
+    log,
+  };
+  return options.resume
+    ? TrainingCheckpoints.resumed(model.engine, opened)
+    : TrainingCheckpoints.fresh(model.engine, opened);
+}
+
+/** Options that change no result, and those that stand for files, whose contents count instead. */
+const NOT_COMPARED = ['output', 'overwrite', 'resume', 'saveEvery', 'threads', 'json', 'model', 'data', 'adapter'];
+
+async function fingerprint(
+  label: string,
+  options: TrainingCommandOptions,
+  { engine }: OpenModel,
+): Promise<Record<string, unknown>> {
+  const compared = Object.entries(options).filter(([name]) => !NOT_COMPARED.includes(name));
+  const { data, adapter } = options;
+  const adapterFiles = ['adapter_config.json', 'adapter_model.safetensors'];
+  return {
+    command: label,
+    ...Object.fromEntries(compared),
+    'hash of --data': await hashOf([data]),
+    'hash of --model': await engine.weightsHash(),
+    ...(adapter !== undefined && {
+      'hash of --adapter': await hashOf(adapterFiles.map((name) => join(adapter, name))),
+    }),
+  };
+}
+
+async function hashOf(files: string[]): Promise<string> {
+  const hash = createHash('sha256');
+  for (const file of files) for await (const chunk of createReadStream(file)) hash.update(chunk as Buffer);
+  return hash.digest('hex');
 }
 
 function remark(metrics: StepMetrics): string {

@@ -32,6 +32,8 @@ const optimizerKeys = {
   weight_decay: z.number().nonnegative().default(0),
   /** Tokens per forward pass. Changes memory and speed, not the result beyond rounding. */
   micro_batch_tokens: counting.default(8192),
+  /** Patterns (* and ?) of the names of weights that are not trained, in Hugging Face's spelling. Paper: none. */
+  freeze: z.array(text).min(1).optional(),
 };
 
 export const sftSchema = z.strictObject({

@@ -25,6 +25,7 @@ export function optimizerOptions(config: SftConfig | UpdateConfig, seed: number)
     microBatchTokens: config.micro_batch_tokens,
     seed,
     ...(config.lora ? { lora: config.lora } : {}),
+    ...(config.freeze ? { freeze: config.freeze } : {}),
   };
 }
 

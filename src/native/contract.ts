@@ -22,6 +22,10 @@ export interface NativeModelOptions {
   dtype: 'auto' | 'float32' | 'bfloat16';
   /** Set: random weights from config.json alone. */
   initSeed?: bigint;
+  /** PEFT folder of a LoRA adapter that is merged into the weights once they are loaded. */
+  adapter?: string;
+  /** true: take the adapter also where it names other base weights. */
+  allowOtherBase?: boolean;
   /** Bytes that keys and values of the rollout engine may take. */
   kvBudgetBytes: number;
   /** false: no prefix is shared, for measurements. */
@@ -142,6 +146,8 @@ export interface NativeLoraOptions {
   alpha: number;
   targets: string[];
   seed: bigint;
+  /** true: the scale is alpha / sqrt(rank) in place of alpha / rank. */
+  rslora?: boolean;
 }
 
 export interface NativeTrainerOptions {
@@ -153,6 +159,11 @@ export interface NativeTrainerOptions {
   /** 0: no clipping. */
   maxGradNorm: number;
   lora?: NativeLoraOptions;
+  /** PEFT folder to start from, in place of `lora`. */
+  adapter?: string;
+  allowOtherBase?: boolean;
+  /** Patterns (* and ?) of the names of weights that are not trained. */
+  freeze?: string[];
 }
 
 export type PreferenceLossKind = 'sigmoid' | 'ipo' | 'hinge' | 'robust' | 'sigmoid_norm' | 'simpo';
@@ -357,7 +368,7 @@ export interface NativeAddon {
   /** grad: [C] d loss / d log-prob of the last forwardPreference's completions; finite. */
   backwardPreference(trainer: NativeHandle, grad: Float64Array, cancel: NativeHandle): Promise<void>;
   accumulateSft(trainer: NativeHandle, batch: NativeSftBatch, cancel: NativeHandle): Promise<NativeSftResult>;
-  /** [C] log-prob of each completion with adapters off. */
+  /** [C] log-prob of each completion with adapters off, or with those that training started from. */
   referenceLogprobs(trainer: NativeHandle, completions: NativeCompletions, cancel: NativeHandle): Promise<Float64Array>;
   /** Clips, steps, clears; resolves to the gradient norm before clipping. */
   applyGradients(trainer: NativeHandle, learningRate: number): Promise<number>;
@@ -366,4 +377,8 @@ export interface NativeAddon {
   zeroGrad(trainer: NativeHandle): Promise<void>;
   saveAdapter(trainer: NativeHandle, directory: string, baseModel: string): Promise<void>;
   mergeAdapter(trainer: NativeHandle): Promise<void>;
+  /** Moments, step counts and float32 masters as one safetensors file. */
+  saveTrainerState(trainer: NativeHandle, file: string): Promise<void>;
+  /** parameters: the model folder, or with LoRA the adapter folder, that was saved with the state. */
+  loadTrainerState(trainer: NativeHandle, file: string, parameters: string): Promise<void>;
 }

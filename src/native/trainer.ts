@@ -70,7 +70,7 @@ export class Trainer implements TrainerLike, AsyncDisposable {
     );
   }
 
-  /** [C] log-prob of each completion under the current weights with adapters off. */
+  /** [C] log-prob of each completion under the weights now, with adapters off or those that training started from. */
   referenceLogprobs(completions: Completions, signal?: AbortSignal): Promise<Float64Array> {
     return callNative(() =>
       withCancel(this.#addon, signal, (token) => this.#addon.referenceLogprobs(this.#handle, completions, token)),
@@ -115,6 +115,22 @@ export class Trainer implements TrainerLike, AsyncDisposable {
   /** Adds the LoRA adapter into the engine's weights and removes it. */
   mergeAdapter(): Promise<void> {
     return callNative(() => this.#addon.mergeAdapter(this.#handle));
+  }
+
+  /**
+   * Writes the optimiser's moments, step counts and float32 masters as one safetensors file. The weights are saved by
+   * Engine.save, or with LoRA by saveAdapter.
+   */
+  saveState(file: string): Promise<void> {
+    return callNative(() => this.#addon.saveTrainerState(this.#handle, file));
+  }
+
+  /**
+   * Goes on where saveState left off: `parameters` is the model folder, or with LoRA the adapter folder, saved at the same
+   * step. Throws CHECKPOINT_INVALID, and changes nothing, where the optimiser or the parameters are not this trainer's.
+   */
+  loadState(file: string, parameters: string): Promise<void> {
+    return callNative(() => this.#addon.loadTrainerState(this.#handle, file, parameters));
   }
 
   /** Frees optimiser state and adapters after the jobs queued before. A second call does nothing. */

@@ -37,6 +37,10 @@ export interface EngineOptions {
   dtype?: 'auto' | 'float32' | 'bfloat16';
   /** Set: random weights from the folder's config.json. */
   initSeed?: number;
+  /** Folder of a LoRA adapter in PEFT's files, merged into the weights in memory. */
+  adapter?: string;
+  /** Default false. true: take the adapter also where it names other base weights. */
+  allowOtherBase?: boolean;
   /** Memory for keys and values of the rollout engine. Default 2 GiB. */
   kvBudgetBytes?: number;
   /** Default true. false: no prefix is computed or read once for several rows; for measurements. */
@@ -94,7 +98,7 @@ export type CompletionValues = NativeCompletionValues;
 export type SftBatch = NativeSftBatch;
 export type SftResult = NativeSftResult;
 
-/** Defaults: adamw, betas 0.9 and 0.999, eps 1e-8, weight decay 0, no clipping, no LoRA. */
+/** Defaults: adamw, betas 0.9 and 0.999, eps 1e-8, weight decay 0, no clipping, no LoRA, nothing frozen. */
 export interface TrainerOptions {
   optimizer?: 'adamw' | 'sgd';
   beta1?: number;
@@ -103,6 +107,12 @@ export interface TrainerOptions {
   weightDecay?: number;
   maxGradNorm?: number;
   lora?: Omit<NativeLoraOptions, 'seed'> & { seed?: number };
+  /** Folder of a LoRA adapter in PEFT's files to go on training, in place of `lora`. */
+  adapter?: string;
+  /** Default false. true: take the adapter also where it names other base weights. */
+  allowOtherBase?: boolean;
+  /** Patterns of Hugging Face weight names (* and ?) that are not trained: model.embed_tokens.*, model.layers.0.*. */
+  freeze?: string[];
 }
 
 export interface TrainerLike {
@@ -121,6 +131,10 @@ export interface TrainerLike {
   zeroGrad(): Promise<void>;
   saveAdapter(directory: string, baseModel: string): Promise<void>;
   mergeAdapter(): Promise<void>;
+  /** The optimiser's state as one safetensors file. */
+  saveState(file: string): Promise<void>;
+  /** Goes on from a saved state and the model or adapter folder saved with it. */
+  loadState(file: string, parameters: string): Promise<void>;
   dispose(): Promise<void>;
 }
 

@@ -1,16 +1,18 @@
 // Defaults and checks of training options, the same for the commands and the loop.
 
 import { StepwardError } from '../errors.js';
+import { defined } from '../native/options.js';
 import type { PreferenceLossKind, TrainerOptions } from '../native/types.js';
 import type { PairLoss } from './losses/pair-loss.js';
 import type { OptimizerOptions, PreferenceOptions } from './types.js';
 
-export type ResolvedOptimizer = Required<Omit<OptimizerOptions, 'maxSteps' | 'lora'>> &
-  Pick<OptimizerOptions, 'maxSteps' | 'lora'>;
+type OptionalKeys = 'maxSteps' | 'lora' | 'adapter' | 'allowOtherBase' | 'freeze';
+export type ResolvedOptimizer = Required<Omit<OptimizerOptions, OptionalKeys>> & Pick<OptimizerOptions, OptionalKeys>;
 export type ResolvedPreference = ResolvedOptimizer &
   Required<Pick<PreferenceOptions, 'beta' | 'loss' | 'labelSmoothing' | 'gamma' | 'mix' | 'sftWeight'>>;
 
 export const LORA_TARGETS = ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj'];
+const LORA_NAMES = [...LORA_TARGETS, 'lm_head', 'all-linear'];
 export const LOSSES = ['sigmoid', 'ipo', 'hinge', 'robust', 'sigmoid_norm', 'simpo'] as const;
 /** Its log-probs are per token, so its beta is larger than DPO's: the low end of what SimPO's authors use, and TRL's gamma. */
 export const SIMPO = { beta: 2, gamma: 0.5 } as const;
@@ -37,10 +39,20 @@ export function resolveOptimizer(given: OptimizerOptions, defaultLearningRate: n
     seed: integer('seed', given.seed ?? 0, 0),
     shuffle: given.shuffle ?? true,
     lora: given.lora,
+    adapter: given.adapter,
+    allowOtherBase: given.allowOtherBase,
+    freeze: given.freeze,
   };
   if (resolved.lora) {
     integer('lora rank', resolved.lora.rank, 1);
-    for (const target of resolved.lora.targets ?? []) oneOf('lora targets', target, LORA_TARGETS);
+    for (const target of resolved.lora.targets ?? []) {
+      // layers.0.self_attn.q_proj is one q_proj: whether there is such a layer, the model says.
+      if (!LORA_NAMES.includes(target.slice(target.lastIndexOf('.') + 1))) oneOf('lora targets', target, LORA_NAMES);
+    }
+    if (resolved.adapter !== undefined) throw invalid('adapter', 'no lora options beside it', 'both');
+  }
+  if (resolved.freeze && (resolved.lora || resolved.adapter !== undefined)) {
+    throw invalid('freeze', 'a training of the weights', 'one of LoRA adapters, where all weights are frozen');
   }
   return resolved;
 }
@@ -71,7 +83,8 @@ export function resolvePreference(given: PreferenceOptions): ResolvedPreference 
 }
 
 export function trainerOptions(options: ResolvedOptimizer): TrainerOptions {
-  const { optimizer, beta1, beta2, eps, weightDecay, maxGradNorm, lora, seed } = options;
+  const { optimizer, beta1, beta2, eps, weightDecay, maxGradNorm, lora, adapter, allowOtherBase, freeze, seed } =
+    options;
   return {
     optimizer,
     beta1,
@@ -87,6 +100,7 @@ export function trainerOptions(options: ResolvedOptimizer): TrainerOptions {
         seed: lora.seed ?? seed,
       },
     }),
+    ...defined({ adapter, allowOtherBase, freeze }),
   };
 }
 

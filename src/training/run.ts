@@ -45,7 +45,9 @@ export async function runTraining(
   const trainer = await engine.createTrainer(trainerOptions(options));
   try {
     summary.referenceTokens = (await job.prepare?.(trainer)) ?? 0;
+    await hooks.checkpoints?.restore(trainer, summary);
     for (const step of plan.steps()) {
+      if (step.index < summary.steps) continue;
       throwIfAborted(hooks.signal);
       const outcome = await job.accumulate(trainer, step);
       if (!Number.isFinite(outcome.loss)) {
@@ -66,12 +68,16 @@ export async function runTraining(
         num_tokens: summary.tokens,
         ...outcome.metrics,
       });
+      await hooks.checkpoints?.stepped(trainer, summary);
     }
-    if (options.lora) {
+    if (options.lora || options.adapter !== undefined) {
       if (hooks.adapterDirectory !== undefined)
         await trainer.saveAdapter(hooks.adapterDirectory, hooks.baseModel ?? '');
       await trainer.mergeAdapter();
     }
+  } catch (error) {
+    if (hooks.signal?.aborted) await hooks.checkpoints?.interrupted(trainer, summary);
+    throw error;
   } finally {
     await trainer.dispose();
   }

@@ -1,6 +1,7 @@
 // What training takes and gives, shared by preference pairs and SFT. No code.
 
 import type { EngineLike, PreferenceLossKind } from '../native/types.js';
+import type { TrainingCheckpoints } from './checkpoint.js';
 import type { PairLoss } from './losses/pair-loss.js';
 
 /** A trajectory with its judged steps. The chosen steps are the trunk; a step without rejected ones is only trunk. */
@@ -57,13 +58,22 @@ export interface OptimizerOptions {
   shuffle?: boolean;
   /** Set: adapters are trained in place of the weights. */
   lora?: LoraOptions;
+  /** Folder of a LoRA adapter in PEFT's files to go on training; then no `lora`. The reference is the model with it. */
+  adapter?: string;
+  /** Default false. true: take the adapter also where it names other base weights. */
+  allowOtherBase?: boolean;
+  /** Patterns of Hugging Face weight names (* and ?) that are not trained: model.embed_tokens.*, model.layers.0.*. */
+  freeze?: string[];
 }
 
 export interface LoraOptions {
   rank: number;
   /** Default 2 * rank. */
   alpha?: number;
-  /** Default all seven linear layers of a block. */
+  /**
+   * q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head where it is not the embedding, all-linear (the
+   * seven), or longer ends of a layer's name: layers.0.self_attn.q_proj. Default the seven.
+   */
   targets?: string[];
   /** Default the training seed. */
   seed?: number;
@@ -98,11 +108,16 @@ export interface TrainingHooks {
   onStep?(metrics: StepMetrics): void;
   /** Model that gives the reference log-probs. Default: the engine itself before training. */
   reference?: EngineLike;
-  /** Adapters trained with `lora` are handed out before they are merged: write them here. */
+  /** Saves the training as it goes on, and takes it up again. */
+  checkpoints?: TrainingCheckpoints;
+  /** Adapters trained with `lora` or from `adapter` are handed out before they are merged: write them here. */
   adapterDirectory?: string;
   /** Base model's name in the adapter's config. */
   baseModel?: string;
 }
+
+/** What a training has done so far. */
+export type TrainingProgress = Pick<TrainingSummary, 'steps' | 'tokens' | 'computedTokens' | 'finalLoss'>;
 
 export interface TrainingSummary {
   steps: number;

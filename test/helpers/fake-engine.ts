@@ -317,6 +317,8 @@ class FakeTrainer implements TrainerLike {
   async zeroGrad(): Promise<void> {}
   async saveAdapter(): Promise<void> {}
   async mergeAdapter(): Promise<void> {}
+  async saveState(): Promise<void> {}
+  async loadState(): Promise<void> {}
   async dispose(): Promise<void> {}
 }
 

@@ -115,6 +115,12 @@ export function fakeTrainerEngine(decay = 0.5, reference = 1): { engine: EngineL
     async mergeAdapter() {
       trainer.calls.push('mergeAdapter');
     },
+    async saveState(file) {
+      trainer.calls.push(`saveState ${file}`);
+    },
+    async loadState(file) {
+      trainer.calls.push(`loadState ${file}`);
+    },
     async dispose() {
       trainer.calls.push('dispose');
     },

@@ -42,7 +42,7 @@ FusedModel fuse_model(const Model& model) {
   }
   fused.final_norm = floats(model.final_norm());
   fused.embedding = model.embedding().detach().contiguous();
-  fused.head = model.head().detach().contiguous();
+  fused.head = merged_weight(model.head_linear()).contiguous();
   return fused;
 }
 

@@ -25,7 +25,7 @@ struct FusedLayer {
 struct FusedModel {
   std::vector<FusedLayer> layers;
   at::Tensor final_norm;       // [hidden] f32
-  at::Tensor embedding, head;  // [vocab, hidden], the model's own
+  at::Tensor embedding, head;  // [vocab, hidden]
 };
 
 // Weights that stand alone and have no adapter are the model's own tensors: no copy, and what changes in them shows.

@@ -100,7 +100,7 @@ PackedLinear pack(const std::vector<const Linear*>& parts, bool bf16, Arena& are
 PackedModel pack_model(const Model& model, bool bf16) {
   PackedModel packed;
   packed.bf16 = bf16;
-  const Linear head{model.head(), {}, {}};
+  const Linear& head = model.head_linear();
   int64_t elements = elements_of({&head}, bf16);
   for (const LayerWeights& w : model.layers())
     elements += elements_of({&w.q, &w.k, &w.v}, bf16) + elements_of({&w.o}, bf16) + elements_of({&w.gate, &w.up}, bf16) +

@@ -27,6 +27,9 @@ std::vector<ExpectedTensor> expected_tensors(const ModelConfig& config);
 // CHECKPOINT_INVALID naming file, tensor and byte counts, or FILE_NOT_FOUND.
 TensorMap read_safetensors(const std::filesystem::path& file);
 
+// The texts of a safetensors file's __metadata__, empty where it has none. Throws as read_safetensors does.
+std::map<std::string, std::string> read_safetensors_metadata(const std::filesystem::path& file);
+
 // Writes to a temporary name beside `file`, then renames. Tensors are written contiguous, little-endian, the widest
 // dtype first (so that every one is aligned), then by name.
 void write_safetensors(const std::filesystem::path& file, const TensorMap& tensors,

@@ -27,7 +27,7 @@ struct ModelOptions {
 struct LoraPair {
   at::Tensor a;      // [rank, in]
   at::Tensor b;      // [out, rank]
-  double scale = 1;  // alpha / rank
+  double scale = 1;  // alpha / rank, or alpha / sqrt(rank)
 };
 
 struct Linear {
@@ -68,7 +68,11 @@ class Model {
   void set_checkpoint_layers(bool on) { checkpoint_layers_ = on; }
 
   // The output projection, [vocab, hidden]; the embedding itself when tied.
-  const at::Tensor& head() const { return head_; }
+  const at::Tensor& head() const { return head_.weight; }
+
+  // The same with its adapter, which a tied head never has: the embedding is not a linear layer.
+  Linear& head_linear() { return head_; }
+  const Linear& head_linear() const { return head_; }
 
   const at::Tensor& embedding() const { return embedding_; }    // [vocab, hidden]
   const at::Tensor& final_norm() const { return final_norm_; }  // [hidden]
@@ -93,6 +97,7 @@ class Model {
    private:
     Model& model_;
   };
+  bool adapters_on() const { return adapters_off_ == 0; }
 
   std::vector<LayerWeights>& layers() { return layers_; }
   const std::vector<LayerWeights>& layers() const { return layers_; }
@@ -111,7 +116,8 @@ class Model {
 
   ModelConfig config_;
   std::filesystem::path source_;
-  at::Tensor embedding_, final_norm_, head_;
+  at::Tensor embedding_, final_norm_;
+  Linear head_;
   std::vector<LayerWeights> layers_;
   at::Tensor inv_freq_;  // [head_dim / 2] f32
   double rope_scaling_ = 1;

@@ -19,11 +19,17 @@ struct TokenStatistics {
   at::Tensor entropy, mean_logit, correct;
 };
 
-// log p(target | hidden): hidden [n, d], weight [vocab, d], targets [n] i32 -> [n] f32. Differentiable in hidden and
-// weight. For a weight that is trained the backward pass recomputes logits block by block; for a frozen one the
-// gradient of hidden is made along with the log-probs and only scaled later. Memory is flat in the vocabulary.
+// What a LoRA adapter of the head adds to the logits: input output^T. Both undefined: nothing.
+struct LowRankLogits {
+  at::Tensor input;   // [n, rank]: scale * (hidden A^T)
+  at::Tensor output;  // [vocab, rank]: B
+};
+
+// log p(target | hidden): hidden [n, d], weight [vocab, d], targets [n] i32 -> [n] f32. Differentiable in hidden,
+// weight and the adapter's two. Where weight or adapter are trained the backward pass recomputes logits block by block;
+// else the gradient of hidden is made along with the log-probs and only scaled later. Memory is flat in the vocabulary.
 at::Tensor selected_logprobs(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
-                             TokenStatistics* statistics = nullptr);
+                             const LowRankLogits& adapter = {}, TokenStatistics* statistics = nullptr);
 
 struct ForestLogprobs {
   at::Tensor values;              // [n] f32, differentiable where grad mode is on

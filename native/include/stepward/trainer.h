@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "stepward/cancel.h"
@@ -16,8 +17,14 @@ namespace stepward {
 struct LoraOptions {
   int64_t rank = 0;  // 0: full fine-tuning
   double alpha = 16;
-  std::vector<std::string> targets;  // q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj
+  // q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head (where it is not the embedding), all-linear
+  // (the seven), or longer ends of a module's name: layers.0.self_attn.q_proj.
+  std::vector<std::string> targets;
   uint64_t seed = 0;
+  bool rslora = false;  // the scale is alpha / sqrt(rank) in place of alpha / rank
+  // Other ranks and alphas for modules whose name, or its end after a dot, the regular expression is; the first wins.
+  std::vector<std::pair<std::string, int64_t>> rank_pattern;
+  std::vector<std::pair<std::string, double>> alpha_pattern;
 };
 
 struct TrainerOptions {
@@ -25,7 +32,10 @@ struct TrainerOptions {
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.0;  // decay is decoupled and skips 1-D tensors
   double max_grad_norm = 0;                                           // 0: no clipping
   LoraOptions lora;
-  bool checkpoint_layers = false;  // layers run again in the backward pass instead of keeping their activations
+  bool checkpoint_layers = false;   // layers run again in the backward pass instead of keeping their activations
+  std::filesystem::path adapter;    // PEFT folder to start from; its configuration takes the place of `lora`
+  bool allow_other_base = false;    // take the adapter also where it names other base weights
+  std::vector<std::string> freeze;  // patterns of weight names (* and ?) that are not trained; not with adapters
 };
 
 // Completions are sets of segments (their log-prob is the sum over their tokens); pairs index completions.
@@ -104,6 +114,7 @@ struct TrainingMemory {
 
 class Trainer {
  public:
+  // Throws INVALID_ARGUMENT for options that cannot be used, and what reading an adapter throws (core/peft.h).
   Trainer(Model& model, const TrainerOptions& options);
   ~Trainer();
 
@@ -120,8 +131,8 @@ class Trainer {
   CompletionValues forward(const PreferenceBatch& batch, const CancelFlag& cancel);
   void backward(const std::vector<double>& grad, const CancelFlag& cancel);
 
-  // Log-prob of each completion [C] without gradients, adapters off: the reference when it is the model before
-  // training.
+  // Log-prob of each completion [C] without gradients under the model as it was before training where that was LoRA:
+  // adapters off, or with the adapter that training started from. Without LoRA, under the weights as they are.
   std::vector<double> reference_logprobs(const PreferenceBatch& batch, const CancelFlag& cancel);
 
   // Clips, steps, clears. Returns the global gradient norm before clipping. Throws NUMERICAL and leaves the weights as
@@ -141,6 +152,14 @@ class Trainer {
   void save_adapter(const std::filesystem::path& directory, const std::string& base_model) const;
   // Adds the adapters into the base weights and removes them.
   void merge_adapter();
+
+  // The optimiser's moments, step counts and float32 masters as one safetensors file; the weights are saved by
+  // Model::save or save_adapter.
+  void save_state(const std::filesystem::path& file) const;
+  // Goes on where save_state left off. `parameters`: the model folder, or with LoRA the adapter folder, saved at the
+  // same step. Throws CHECKPOINT_INVALID, leaving all as it was, where optimiser, names or shapes are not this
+  // trainer's. Gradients are dropped.
+  void load_state(const std::filesystem::path& file, const std::filesystem::path& parameters);
 
  private:
   struct State;

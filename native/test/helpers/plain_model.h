@@ -8,6 +8,7 @@
 
 #include <ATen/ATen.h>
 
+#include "core/lora.h"
 #include "stepward/model.h"
 #include "stepward/model_config.h"
 
@@ -17,22 +18,12 @@ class PlainModel {
  public:
   explicit PlainModel(const Model& model) : config_(model.config()), rope_(rope_table(config_)) {
     for (const auto& [name, tensor] : model.weights()) leaves_[name] = leaf(tensor);
-    for (int64_t i = 0; i < config_.num_layers; ++i) {
-      const LayerWeights& w = model.layers()[i];
-      const std::string layer = "model.layers." + std::to_string(i) + ".";
-      for (const auto& [name, linear] : {std::pair{"self_attn.q_proj", &w.q},
-                                         {"self_attn.k_proj", &w.k},
-                                         {"self_attn.v_proj", &w.v},
-                                         {"self_attn.o_proj", &w.o},
-                                         {"mlp.gate_proj", &w.gate},
-                                         {"mlp.up_proj", &w.up},
-                                         {"mlp.down_proj", &w.down}}) {
-        if (!linear->lora) continue;
-        leaves_[layer + name + ".lora_a"] = leaf(linear->lora->a);
-        leaves_[layer + name + ".lora_b"] = leaf(linear->lora->b);
-        scale_ = linear->lora->scale;
-      }
-    }
+    each_linear(model, [&](const std::string& name, const Linear& linear) {
+      if (!linear.lora) return;
+      leaves_[name + ".lora_a"] = leaf(linear.lora->a);
+      leaves_[name + ".lora_b"] = leaf(linear.lora->b);
+      scale_ = linear.lora->scale;
+    });
   }
 
   // Sum of the log-probs of tokens [from, size), differentiable in every leaf.
@@ -72,15 +63,15 @@ class PlainModel {
       const at::Tensor gate = linear(m, layer + "mlp.gate_proj");
       x = x + linear(gate * at::sigmoid(gate) * linear(m, layer + "mlp.up_proj"), layer + "mlp.down_proj");
     }
-    const std::string head = config_.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight";
-    const at::Tensor logits = at::matmul(norm(x, "model.norm.weight"), leaves_.at(head).t());
+    const at::Tensor logits =
+        linear(norm(x, "model.norm.weight"), config_.tie_word_embeddings ? "model.embed_tokens" : "lm_head");
     const at::Tensor logprobs = at::log_softmax(logits, 1);
     at::Tensor sum = at::zeros({}, at::kDouble);
     for (int64_t t = std::max<int64_t>(from, 1); t < count; ++t) sum = sum + logprobs[t - 1][tokens[t]];
     return sum;
   }
 
-  // Weights by their name, adapters as LAYER.lora_a and LAYER.lora_b.
+  // Weights by their name, adapters as MODULE.lora_a and MODULE.lora_b.
   const std::map<std::string, at::Tensor>& leaves() const { return leaves_; }
 
  private:
