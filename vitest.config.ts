@@ -1,4 +1,11 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { defineConfig } from 'vitest/config';
+
+// Commands keep reference log-probs in the user's cache folder, which tests must neither read nor write.
+const cache = mkdtempSync(join(tmpdir(), 'stepward-cache-home-'));
+process.on('exit', () => rmSync(cache, { recursive: true, force: true }));
 
 export default defineConfig({
   test: {
@@ -9,5 +16,6 @@ export default defineConfig({
     maxWorkers: 1,
     testTimeout: 60_000,
     hookTimeout: 120_000,
+    env: { XDG_CACHE_HOME: cache },
   },
 });

@@ -67,6 +67,19 @@ SftBatch read_sft_batch(const Field& field) {
   return batch;
 }
 
+Napi::Object statistics_to_js(Napi::Env env, double correct, double entropy, double logits_chosen,
+                              double logits_rejected, double chosen_tokens, double rejected_tokens) {
+  auto out = Napi::Object::New(env);
+  out.Set("correct", to_js(env, correct));
+  out.Set("entropy", to_js(env, entropy));
+  out.Set("logitsChosen", to_js(env, logits_chosen));
+  out.Set("logitsRejected", to_js(env, logits_rejected));
+  out.Set("chosenTokens", to_js(env, chosen_tokens));
+  out.Set("rejectedTokens", to_js(env, rejected_tokens));
+  out.Set("sideTokens", to_js(env, chosen_tokens + rejected_tokens));
+  return out;
+}
+
 // work(Trainer&) on the trainer's engine thread.
 template <typename Work, typename Convert>
 Napi::Value submit(const Napi::CallbackInfo& info, std::shared_ptr<CancelFlag> cancel, bool gradients, Work work,
@@ -121,15 +134,9 @@ Napi::Value accumulate_preference(const Napi::CallbackInfo& info) {
         out.Set("completionLogprobs", to_js(env, result.completion_logprobs));
         out.Set("pairLoss", to_js(env, result.pair_loss));
         const PreferenceStatistics& sums = result.statistics;
-        auto statistics = Napi::Object::New(env);
-        statistics.Set("correct", to_js(env, sums.correct));
-        statistics.Set("entropy", to_js(env, sums.entropy));
-        statistics.Set("logitsChosen", to_js(env, sums.logits_chosen));
-        statistics.Set("logitsRejected", to_js(env, sums.logits_rejected));
-        statistics.Set("chosenTokens", to_js(env, sums.chosen_tokens));
-        statistics.Set("rejectedTokens", to_js(env, sums.rejected_tokens));
-        statistics.Set("sideTokens", to_js(env, sums.chosen_tokens + sums.rejected_tokens));
-        out.Set("statistics", statistics);
+        out.Set("statistics",
+                statistics_to_js(env, sums.correct, sums.entropy, sums.logits_chosen, sums.logits_rejected,
+                                 static_cast<double>(sums.chosen_tokens), static_cast<double>(sums.rejected_tokens)));
         out.Set("computedTokens", to_js(env, result.computed_tokens));
         return out;
       });
@@ -170,8 +177,8 @@ Napi::Value accumulate_sft(const Napi::CallbackInfo& info) {
         auto out = Napi::Object::New(env);
         out.Set("loss", to_js(env, result.loss));
         out.Set("scoredTokens", to_js(env, result.scored_tokens));
-        out.Set("correct", to_js(env, result.correct));
-        out.Set("entropy", to_js(env, result.entropy));
+        out.Set("statistics",
+                statistics_to_js(env, result.correct, result.entropy, result.logits, 0, result.weight, 0));
         out.Set("computedTokens", to_js(env, result.computed_tokens));
         return out;
       });

@@ -284,6 +284,8 @@ SftResult Trainer::accumulate(const SftBatch& batch, const CancelFlag& cancel) {
     const at::Tensor grad = float_tensor(weights, model.device()), share = grad.to(at::kDouble) * -batch.token_norm;
     result.correct = (tokens.statistics.correct * share).sum().item<double>();
     result.entropy = (tokens.statistics.entropy * share).sum().item<double>();
+    result.logits = (tokens.statistics.mean_logit * share).sum().item<double>();
+    result.weight = share.sum().item<double>();
     result.loss = (tokens.values.detach().to(at::kDouble) * grad).sum().item<double>();
     if (!std::isfinite(result.loss)) fail(ErrorCode::NUMERICAL, "the SFT loss is ", result.loss);
     cancel.check();

@@ -23,6 +23,8 @@ export interface DpoCommandOptions extends TrainingCommandOptions {
   mix: number;
   sftWeight: number;
   reference?: string;
+  /** false: none. */
+  referenceCache?: string | false;
 }
 
 export function registerDpo(program: Command): void {
@@ -37,7 +39,9 @@ export function registerDpo(program: Command): void {
     .option('--gamma <x>', 'margin that the chosen step is to be ahead by, of simpo (default: 0.5)', number(0))
     .option('--mix <x>', 'share of the loss that each pair has this way round, where it has no mix', number(0, 1), 1)
     .option('--sft-weight <x>', "weight of the chosen steps' mean negative log-prob", number(0), 0)
-    .option('--reference <dir>', 'model folder of the reference (default: the model before training)');
+    .option('--reference <dir>', 'model folder of the reference (default: the model before training)')
+    .option('--reference-cache <dir>', 'where reference log-probs are kept (default: ~/.cache/stepward/reference)')
+    .option('--no-reference-cache', 'keep no reference log-probs and look none up');
   addTrainingOptions(addModelOptions(command), 1e-6, 'pairs').action(runCommand(run));
 }
 
@@ -49,6 +53,8 @@ export async function run(options: DpoCommandOptions, context: CommandContext): 
     { trainPreference },
     { usesReference },
     { trainIntoFolder },
+    { LengthLimit },
+    { referenceCache },
   ] = await Promise.all([
     import('./output.js'),
     import('../data/preference-records.js'),
@@ -56,6 +62,8 @@ export async function run(options: DpoCommandOptions, context: CommandContext): 
     import('../training/preference.js'),
     import('../training/losses/pair-loss.js'),
     import('./training-run.js'),
+    import('../data/length.js'),
+    import('./reference-options.js'),
   ]);
   const { beta, loss, labelSmoothing, gamma, mix, sftWeight } = options;
   const training = resolvePreference({
@@ -77,14 +85,20 @@ export async function run(options: DpoCommandOptions, context: CommandContext): 
   checkOutputFolder(options.output, options.overwrite ?? false);
   const model = await openEngine(withoutAdapter(options), context.signal);
   try {
-    const trees = await readPreferenceTrees(options.data, model.limits);
+    const length = LengthLimit.of(model.limits.maxPositions, options.maxLength, options.tooLong);
+    const trees = await readPreferenceTrees(options.data, model.limits, length);
     context.log.info(`dpo: ${trees.length} records`);
+    const cache = referenceCache(options.referenceCache);
     const { reference: directory, device, dtype } = options;
     const reference =
       directory === undefined ? undefined : await openEngine({ model: directory, device, dtype }, context.signal);
     try {
-      return await trainIntoFolder('dpo', options, context, model, (hooks) =>
-        trainPreference(model.engine, trees, training, reference ? { ...hooks, reference: reference.engine } : hooks),
+      return await trainIntoFolder('dpo', options, context, model, length, (hooks) =>
+        trainPreference(model.engine, trees, training, {
+          ...hooks,
+          ...(cache && { referenceCache: cache }),
+          ...(reference && { reference: reference.engine }),
+        }),
       );
     } finally {
       await reference?.engine.dispose();

@@ -11,28 +11,36 @@ export interface SftCommandOptions extends TrainingCommandOptions {
 export function registerSft(program: Command): void {
   const command = program
     .command('sft')
-    .description('fine-tune on {prompt, completion}, {prompt_ids, completion_ids} or {messages}')
+    .description('fine-tune on {prompt, completion}, {prompt_ids, completion_ids}, {messages} or {segments}')
     .option('--no-append-eos', 'leave text completions as they are: no EOS at their end');
   addTrainingOptions(addModelOptions(command), 1e-5, 'examples').action(runCommand(run));
 }
 
 export async function run(options: SftCommandOptions, context: CommandContext): Promise<object> {
-  const [{ checkOutputFolder }, { readSftExamples }, { resolveOptimizer }, { trainSft }, { trainIntoFolder }] =
-    await Promise.all([
-      import('./output.js'),
-      import('../data/sft-records.js'),
-      import('../training/options.js'),
-      import('../training/sft.js'),
-      import('./training-run.js'),
-    ]);
+  const [
+    { checkOutputFolder },
+    { readSftExamples },
+    { resolveOptimizer },
+    { trainSft },
+    { trainIntoFolder },
+    { LengthLimit },
+  ] = await Promise.all([
+    import('./output.js'),
+    import('../data/sft-records.js'),
+    import('../training/options.js'),
+    import('../training/sft.js'),
+    import('./training-run.js'),
+    import('../data/length.js'),
+  ]);
   const training = resolveOptimizer(optimizerOptions(options), options.lr);
   checkInput('--data', options.data);
   checkOutputFolder(options.output, options.overwrite ?? false);
   const model = await openEngine(withoutAdapter(options), context.signal);
   try {
-    const examples = await readSftExamples(options.data, model.limits, { appendEos: options.appendEos });
+    const length = LengthLimit.of(model.limits.maxPositions, options.maxLength, options.tooLong);
+    const examples = await readSftExamples(options.data, model.limits, { appendEos: options.appendEos, length });
     context.log.info(`sft: ${examples.length} examples`);
-    return await trainIntoFolder('sft', options, context, model, (hooks) =>
+    return await trainIntoFolder('sft', options, context, model, length, (hooks) =>
       trainSft(model.engine, examples, training, hooks),
     );
   } finally {

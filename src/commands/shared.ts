@@ -1,7 +1,7 @@
 // What every command shares: common options, their checks, opening a model, and turning an outcome into output and an
 // exit code. Nothing heavy is imported before a command runs, so that --help is quick.
 
-import { readFileSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { TextCodec } from '../data/codec.js';
 import type { RecordLimits } from '../data/records.js';
@@ -9,6 +9,7 @@ import { StepwardError, toStepwardError } from '../errors.js';
 import type { Log } from '../log.js';
 import type { Engine } from '../native/engine.js';
 import { DEFAULT_KV_BUDGET_MIB } from '../native/options.js';
+import { peakMemory } from '../training/peak-memory.js';
 
 export interface CommonOptions {
   device: 'auto' | 'cpu' | 'cuda';
@@ -243,7 +244,5 @@ export function withoutAdapter<O extends ModelOptions>(options: O): Omit<O, 'ada
 
 /** Most memory this process held so far, in bytes. */
 export function peakBytes(): number {
-  // Not getrusage's maxRSS: a child starts with its parent's, so a large caller would be counted as ours.
-  const peak = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync('/proc/self/status', 'utf8'));
-  return peak ? Number(peak[1]) * 1024 : process.resourceUsage().maxRSS * 1024;
+  return peakMemory() ?? process.resourceUsage().maxRSS * 1024;
 }

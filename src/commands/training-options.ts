@@ -1,8 +1,9 @@
 // Options that `sft` and `dpo` share, and their way to OptimizerOptions.
 
 import { type Command, Option } from 'commander';
+import { TOO_LONG, type TooLong } from '../data/length.js';
 import { StepwardError } from '../errors.js';
-import { OPTIMIZERS, SCHEDULES } from '../training/options.js';
+import { OPTIMIZERS, SCHEDULES, SHARING } from '../training/options.js';
 import type { OptimizerOptions, ScheduleKind } from '../training/types.js';
 import { type ModelOptions, number, wholeNumber } from './shared.js';
 
@@ -20,6 +21,9 @@ export interface TrainingCommandOptions extends ModelOptions {
   maxGradNorm?: number;
   weightDecay: number;
   microBatchTokens: number;
+  sharing: 'auto' | 'on' | 'off';
+  maxLength?: number;
+  tooLong: TooLong;
   shuffle: boolean;
   loraRank?: number;
   loraAlpha?: number;
@@ -48,6 +52,17 @@ export function addTrainingOptions(command: Command, defaultLearningRate: number
     )
     .option('--weight-decay <x>', 'decoupled weight decay of matrices', number(0), 0)
     .option('--micro-batch-tokens <n>', 'tokens per forward pass', wholeNumber(1), 8192)
+    .addOption(
+      new Option('--sharing <how>', 'compute common prefixes once: where it pays, always or never')
+        .choices(SHARING)
+        .default('auto'),
+    )
+    .option('--max-length <n>', "most tokens of a record (default: the model's positions)", wholeNumber(2))
+    .addOption(
+      new Option('--too-long <what>', 'longer records: refuse the file, or cut whole steps from the end and count them')
+        .choices(TOO_LONG)
+        .default('refuse'),
+    )
     .option('--no-shuffle', 'take the records in file order')
     .option('--lora-rank <n>', 'train LoRA adapters of this rank instead of the weights', wholeNumber(1))
     .option('--lora-alpha <x>', 'LoRA scale is alpha / rank (default: 2 * rank)', number(0))

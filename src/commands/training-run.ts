@@ -1,12 +1,14 @@
 // What `sft` and `dpo` do around training: the output folder, the log of metrics, progress, and the summary.
 
 import { createHash } from 'node:crypto';
-import { createReadStream, rmSync } from 'node:fs';
+import { copyFileSync, createReadStream, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { JsonlWriter } from '../data/jsonl.js';
+import type { LengthLimit } from '../data/length.js';
 import { StepwardError } from '../errors.js';
 import { Progress } from '../progress.js';
 import { checkpointSteps, TrainingCheckpoints } from '../training/checkpoint.js';
+import { saveFailure } from '../training/failure.js';
 import { trainingRecord } from '../training/run.js';
 import type { StepMetrics, TrainingHooks, TrainingSummary } from '../training/types.js';
 import { writeFolder } from './output.js';
@@ -15,15 +17,21 @@ import type { TrainingCommandOptions } from './training-options.js';
 
 /**
  * Trains, then writes model folder, train.jsonl and, with LoRA, adapter/. On the way checkpoints go to OUTPUT.checkpoint,
- * which is removed at the end. Resolves to the command's summary.
+ * which is removed at the end. A training that a number which is not finite stops leaves OUTPUT.failed/ instead: see
+ * saveFailure. `length`: what it counted goes into the summary. Resolves to that.
  */
 export async function trainIntoFolder(
   label: string,
   options: TrainingCommandOptions,
   context: CommandContext,
   model: OpenModel,
+  length: LengthLimit,
   train: (hooks: TrainingHooks) => Promise<TrainingSummary>,
 ): Promise<object> {
+  const remark = length.remark();
+  if (remark !== undefined) context.log.warn(`${label}: ${remark}`);
+  // Beside the output, which does not appear where the training failed.
+  const failed = `${resolve(options.output)}.failed`;
   const summary = await writeFolder(options.output, async (folder) => {
     const log = join(folder, 'train.jsonl');
     const checkpoints = await openCheckpoints(label, options, model, log);
@@ -47,7 +55,12 @@ export async function trainIntoFolder(
         },
         onStep(values) {
           metrics.write(values);
-          progress.update(values.step as number, remark(values));
+          progress.update(values.step as number, remarkOn(values));
+        },
+        async onFailure(failure) {
+          await saveFailure(failed, failure, (directory) => model.engine.save(directory));
+          copyFileSync(log, join(failed, 'train.jsonl'));
+          return `${failed} holds that micro-batch and the weights before the step`;
         },
       });
       progress.finish();
@@ -63,6 +76,7 @@ export async function trainIntoFolder(
   );
   return {
     ...trainingRecord(summary),
+    ...length.counts(),
     load_seconds: model.loadSeconds,
     peak_bytes: peakBytes(),
   };
@@ -129,7 +143,7 @@ async function hashOf(files: string[]): Promise<string> {
   return hash.digest('hex');
 }
 
-function remark(metrics: StepMetrics): string {
+function remarkOn(metrics: StepMetrics): string {
   const accuracy = metrics['rewards/accuracies'];
   const won = accuracy === undefined ? '' : ` accuracy ${accuracy.toFixed(2)}`;
   return `loss ${(metrics.loss as number).toFixed(4)}${won}`;

@@ -33,8 +33,13 @@ export async function* readChecked<T>(
 
 /** What is wrong where the parts of a sequence, lengths by name, do not fit the model; undefined where they do. */
 export function tooLong(parts: Record<string, number>, maxPositions: number): string | undefined {
+  return lengthIssue(parts, maxPositions, "the model's positions");
+}
+
+/** As `tooLong`, for a limit that `what` names. */
+export function lengthIssue(parts: Record<string, number>, most: number, what: string): string | undefined {
   const total = Object.values(parts).reduce((sum, length) => sum + length, 0);
-  if (total <= maxPositions) return undefined;
+  if (total <= most) return undefined;
   const listed = Object.entries(parts).map(([name, length]) => `${name} ${length}`);
-  return `expected at most ${maxPositions} tokens, the model's positions, got ${total} (${listed.join(' + ')})`;
+  return `expected at most ${most} tokens, ${what}, got ${total} (${listed.join(' + ')})`;
 }

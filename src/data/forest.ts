@@ -113,9 +113,11 @@ function layOut(ids: readonly Int32Array[], parents: readonly number[]): ForestD
 class RadixNode {
   readonly children = new Map<number, RadixNode>();
 
+  /** `length`: tokens from the root to the end of this edge; a split leaves it as it is. */
   constructor(
     public ids: Int32Array,
     public parent: RadixNode | undefined,
+    readonly length: number,
   ) {}
 }
 
@@ -126,10 +128,21 @@ export type RadixEnd = RadixNode;
 export class RadixForest {
   readonly #trees = new Map<number | string, Map<number, RadixNode>>();
   #tokens = 0;
+  #segments = 0;
+  #attended = 0;
 
   /** Tokens stored so far: what a forward pass over the forest computes. */
   get tokens(): number {
     return this.#tokens;
+  }
+
+  get segments(): number {
+    return this.#segments;
+  }
+
+  /** (query, key) pairs of causal attention: each token sees itself and all before it on its path. */
+  get attended(): number {
+    return this.#attended;
   }
 
   /**
@@ -146,13 +159,18 @@ export class RadixForest {
     for (let i = 0; i < ids.length; ) {
       const next: RadixNode | undefined = siblings.get(ids[i] as number);
       if (!next) {
-        const leaf = new RadixNode(Int32Array.from(ids).subarray(i), node);
-        siblings.set(leaf.ids[0] as number, leaf);
-        this.#tokens += leaf.ids.length;
+        const own = Int32Array.from(ids).subarray(i);
+        const before = node?.length ?? 0;
+        const leaf = new RadixNode(own, node, before + own.length);
+        siblings.set(own[0] as number, leaf);
+        this.#tokens += own.length;
+        this.#segments++;
+        this.#attended += own.length * before + (own.length * (own.length + 1)) / 2;
         return leaf;
       }
       let shared = 1;
       while (shared < next.ids.length && i + shared < ids.length && next.ids[shared] === ids[i + shared]) shared++;
+      if (shared < next.ids.length) this.#segments++;
       node = shared === next.ids.length ? next : splitAt(next, shared, siblings);
       siblings = node.children;
       i += shared;
@@ -161,8 +179,12 @@ export class RadixForest {
     return node;
   }
 
-  /** The forest, and where each node went. Trees keep the order in which they were first given. */
-  build(): { forest: ForestData; indexOf: Map<RadixEnd, number> } {
+  /**
+   * The forest, and where each node went. Trees and siblings keep the order in which they were first given. `trunkFirst`:
+   * of siblings the one with the most tokens below comes first, so that a long path stands in one piece.
+   */
+  build(options: { trunkFirst?: boolean } = {}): { forest: ForestData; indexOf: Map<RadixEnd, number> } {
+    const below = options.trunkFirst ? this.#tokensBelow() : undefined;
     const indexOf = new Map<RadixEnd, number>();
     const nodes: RadixNode[] = [];
     for (const roots of this.#trees.values()) {
@@ -170,13 +192,26 @@ export class RadixForest {
         const open = [root];
         for (let node = open.pop(); node; node = open.pop()) {
           indexOf.set(node, nodes.push(node) - 1);
-          open.push(...[...node.children.values()].reverse());
+          const children = [...node.children.values()];
+          if (below) children.sort((a, b) => (below.get(b) as number) - (below.get(a) as number));
+          open.push(...children.reverse());
         }
       }
     }
     const ids = nodes.map((node) => node.ids);
     const parents = nodes.map(({ parent }) => (parent ? (indexOf.get(parent) as number) : -1));
     return { forest: layOut(ids, parents), indexOf };
+  }
+
+  /** Of every node, its own tokens and those of all nodes below it. */
+  #tokensBelow(): Map<RadixNode, number> {
+    const order = [...this.#trees.values()].flatMap((roots) => [...roots.values()]);
+    for (let i = 0; i < order.length; i++) order.push(...(order[i] as RadixNode).children.values());
+    const below = new Map(order.map((node) => [node, node.ids.length]));
+    for (const node of order.reverse()) {
+      if (node.parent) below.set(node.parent, (below.get(node.parent) as number) + (below.get(node) as number));
+    }
+    return below;
   }
 
   /** Segments on the way from `from` (left out; undefined: from the root) to `end`, outermost first. */
@@ -189,7 +224,7 @@ export class RadixForest {
 
 /** Puts a new node above `node` that takes its first `count` tokens. `node` keeps its end, so handles stay valid. */
 function splitAt(node: RadixNode, count: number, siblings: Map<number, RadixNode>): RadixNode {
-  const upper = new RadixNode(node.ids.slice(0, count), node.parent);
+  const upper = new RadixNode(node.ids.slice(0, count), node.parent, node.length - node.ids.length + count);
   node.ids = node.ids.slice(count);
   node.parent = upper;
   upper.children.set(node.ids[0] as number, node);

@@ -2,7 +2,9 @@
 // completions get no special tokens and no EOS: only a step that ended its solution has one, and then in its text or ids.
 
 import { z } from 'zod';
+import { StepwardError } from '../errors.js';
 import type { PreferenceStep, PreferenceTree } from '../training/types.js';
+import { LengthLimit } from './length.js';
 import { idField, idsField, promptOf, type RecordLimits, type RecordReader, readRecords } from './records.js';
 
 const weight = z.number().min(0).optional();
@@ -19,6 +21,8 @@ const pairSchema = z.looseObject({
   rejected_ids: idsField.optional(),
   weight,
   mix,
+  /** Index of the step that the pair judges, as pairs.jsonl has it. Anything else that is called so is left alone. */
+  step: z.unknown().optional(),
 });
 
 const stepSchema = z.looseObject({
@@ -32,23 +36,33 @@ const treeSchema = z.looseObject({ id: idField, ...prompt, steps: z.array(stepSc
 type PairRecord = z.infer<typeof pairSchema>;
 type TreeRecord = z.infer<typeof treeSchema>;
 
-/** Trees in file order. Throws INVALID_DATA, TOKEN_OUT_OF_RANGE and CONTEXT_TOO_LONG naming file, line and field. */
-export async function readPreferenceTrees(path: string, limits: RecordLimits): Promise<PreferenceTree[]> {
+/**
+ * Trees in file order. `length`: default refuses what is longer than the model's positions. Throws INVALID_DATA,
+ * TOKEN_OUT_OF_RANGE and CONTEXT_TOO_LONG naming file, line and field.
+ */
+export async function readPreferenceTrees(
+  path: string,
+  limits: RecordLimits,
+  length = LengthLimit.of(limits.maxPositions),
+): Promise<PreferenceTree[]> {
   const trees: PreferenceTree[] = [];
   const schemaOf = (value: Record<string, unknown>): z.ZodType<PairRecord | TreeRecord> =>
     'steps' in value ? treeSchema : pairSchema;
   for await (const reader of readRecords(path, limits, schemaOf)) {
     const tree =
       'steps' in reader.record
-        ? readTree(reader as RecordReader<TreeRecord>)
-        : readPair(reader as RecordReader<PairRecord>);
+        ? readTree(reader as RecordReader<TreeRecord>, length)
+        : readPair(reader as RecordReader<PairRecord>, length);
     const { id } = reader.record;
-    trees.push(id === undefined ? tree : { ...tree, id: String(id) });
+    if (tree) trees.push(id === undefined ? tree : { ...tree, id: String(id) });
+  }
+  if (trees.length === 0) {
+    throw new StepwardError('INVALID_DATA', `${path}: expected a pair that fits, ${length.remark() ?? 'got none'}`);
   }
   return trees;
 }
 
-function readPair(reader: RecordReader<PairRecord>): PreferenceTree {
+function readPair(reader: RecordReader<PairRecord>, length: LengthLimit): PreferenceTree | undefined {
   const { record } = reader;
   const promptIds = promptOf(reader);
   const context = record.initial_reason_steps
@@ -57,16 +71,27 @@ function readPair(reader: RecordReader<PairRecord>): PreferenceTree {
   const chosen = reader.required('chosen', record.chosen, record.chosen_ids);
   const rejected = reader.required('rejected', record.rejected, record.rejected_ids);
   differ(reader, 'rejected', chosen, rejected);
-  reader.fits('record', { prompt: context.length, 'longer completion': Math.max(chosen.length, rejected.length) });
-  return { promptIds: context, steps: [{ chosenIds: chosen, rejected: [withShares(rejected, record)] }] };
+  const longest = Math.max(chosen.length, rejected.length);
+  if (!reader.fits('record', { prompt: context.length, 'longer completion': longest }, length)) {
+    length.droppedPairs++;
+    return undefined;
+  }
+  const known = Number.isSafeInteger(record.step) && (record.step as number) >= 0;
+  return {
+    promptIds: context,
+    firstStep: known ? (record.step as number) : null,
+    steps: [{ chosenIds: chosen, rejected: [withShares(rejected, record)] }],
+  };
 }
 
-function readTree(reader: RecordReader<TreeRecord>): PreferenceTree {
+/** Steps from the first that is too long are cut: the steps after it stand on its chosen one. */
+function readTree(reader: RecordReader<TreeRecord>, length: LengthLimit): PreferenceTree | undefined {
   const { record } = reader;
   const promptIds = promptOf(reader);
   const steps: PreferenceStep[] = [];
   let context = promptIds.length;
   let pairs = 0;
+  let cut = false;
   for (const [k, step] of record.steps.entries()) {
     const name = `steps[${k}].`;
     const chosenIds = reader.required(`${name}chosen`, step.chosen, step.chosen_ids);
@@ -80,13 +105,18 @@ function readTree(reader: RecordReader<TreeRecord>): PreferenceTree {
       return withShares(given, candidate);
     });
     const longest = rejected.reduce((length, { ids }) => Math.max(length, ids.length), chosenIds.length);
-    reader.fits(`steps[${k}]`, { 'prompt and steps before': context, 'longest candidate': longest });
+    pairs += rejected.length;
+    cut ||= !reader.fits(`steps[${k}]`, { 'prompt and steps before': context, 'longest candidate': longest }, length);
+    if (cut) {
+      length.cutSteps++;
+      length.droppedPairs += rejected.length;
+      continue;
+    }
     steps.push({ chosenIds, rejected });
     context += chosenIds.length;
-    pairs += rejected.length;
   }
   if (pairs === 0) throw reader.error('steps', 'expected at least one rejected step, got none');
-  return { promptIds, steps };
+  return steps.some(({ rejected }) => rejected.length > 0) ? { promptIds, steps } : undefined;
 }
 
 function differ<T>(reader: RecordReader<T>, field: string, chosen: number[], rejected: number[]): void {

@@ -5,6 +5,8 @@ import { z } from 'zod';
 import { StepwardError } from '../errors.js';
 import { readChecked, tooLong } from './checked.js';
 import type { TextCodec } from './codec.js';
+import { clip } from './jsonl.js';
+import type { LengthLimit } from './length.js';
 
 /** What the records of a model must fit. */
 export interface RecordLimits {
@@ -36,8 +38,9 @@ export class RecordReader<T> {
   }
 
   /**
-   * The ids of a field that stands as `name` (text) or `name_ids`; ids win where both stand. `special`: text is encoded
-   * as a whole prompt by the tokenizer's defaults; else as a continuation. Undefined where neither is there.
+   * The ids of a field that stands as `name` (text) or `name_ids`; ids win where both stand, and must say what the text
+   * says. `special`: text is encoded as a whole prompt by the tokenizer's defaults; else as a continuation. Undefined where
+   * neither is there.
    */
   field(
     name: string,
@@ -45,7 +48,11 @@ export class RecordReader<T> {
     ids: number[] | undefined,
     options: { special?: boolean } = {},
   ): number[] | undefined {
-    if (ids) return this.checkIds(`${name}_ids`, ids);
+    if (ids) {
+      this.checkIds(`${name}_ids`, ids);
+      if (text !== undefined && ids.length > 0) this.#checkSame(name, text, ids);
+      return ids;
+    }
     if (text === undefined) return undefined;
     return this.text(name, text, options);
   }
@@ -63,7 +70,29 @@ export class RecordReader<T> {
   }
 
   text(field: string, text: string, options: { special?: boolean } = {}): number[] {
-    return this.codec(field).encode(text, options.special ? { special: true } : { continuation: true });
+    const ids = this.codec(field).encode(text, options.special ? { special: true } : { continuation: true });
+    const { vocabSize, directory } = this.limits;
+    const wrong = ids.find((id) => id >= vocabSize);
+    if (wrong === undefined) return ids;
+    throw this.error(
+      field,
+      `expected ids below the model's vocabulary of ${vocabSize}, and the tokenizer of ${directory} gives ${wrong}: ` +
+        "it is another model's",
+      'TOKEN_OUT_OF_RANGE',
+    );
+  }
+
+  /** Ids of another tokenizer are numbers like any other: only their text tells. White space and special tokens may differ. */
+  #checkSame(name: string, text: string, ids: number[]): void {
+    const { codec, directory } = this.limits;
+    if (!codec) return;
+    const bare = (value: string): string => value.replace(/\s+/g, '');
+    const read = codec.decode(ids, { keepSpecial: true });
+    if (bare(read) === bare(text) || bare(codec.decode(ids)) === bare(text)) return;
+    throw this.error(
+      `${name}_ids`,
+      `expected the ids of ${name} under the tokenizer of ${directory}, which is ${clip(text)}; they read ${clip(read)}`,
+    );
   }
 
   codec(field: string): TextCodec {
@@ -91,10 +120,15 @@ export class RecordReader<T> {
     return ids;
   }
 
-  /** `parts`: lengths by what they are, as they follow each other in the longest sequence. */
-  fits(field: string, parts: Record<string, number>): void {
-    const message = tooLong(parts, this.limits.maxPositions);
-    if (message !== undefined) throw this.error(field, message, 'CONTEXT_TOO_LONG');
+  /**
+   * `parts`: lengths by what they are, as they follow each other in the longest sequence. `limit`: default the model's
+   * positions. Throws CONTEXT_TOO_LONG where they are more, unless the limit is one to cut at: then it is false.
+   */
+  fits(field: string, parts: Record<string, number>, limit?: LengthLimit): boolean {
+    const message = limit ? limit.issue(parts) : tooLong(parts, this.limits.maxPositions);
+    if (message === undefined) return true;
+    if (limit?.tooLong === 'cut') return false;
+    throw this.error(field, message, 'CONTEXT_TOO_LONG');
   }
 }
 

@@ -1,9 +1,11 @@
-// The records of `sft`: a prompt with a completion, as text or ids, or chat messages. Loss is on the completion, and on
-// what the assistant says; everything else is context.
+// The records of `sft`: a prompt with a completion, as text or ids, chat messages, or segments of ids with weights. Loss is on
+// the completion, and on what the assistant says; everything else is context.
 
 import { z } from 'zod';
+import { StepwardError } from '../errors.js';
 import type { SftExample } from '../training/types.js';
 import type { ChatMessage, TextCodec } from './codec.js';
+import { LengthLimit } from './length.js';
 import { idField, idsField, promptOf, type RecordLimits, type RecordReader, readRecords } from './records.js';
 
 const completionSchema = z.looseObject({
@@ -21,12 +23,20 @@ const chatSchema = z.looseObject({
     .min(1),
 });
 
+const segmentsSchema = z.looseObject({
+  id: idField,
+  segments: z.array(z.looseObject({ ids: idsField, weight: z.number().min(0) })).min(1),
+});
+
+type SegmentsRecord = z.infer<typeof segmentsSchema>;
 type CompletionRecord = z.infer<typeof completionSchema>;
 type ChatRecord = z.infer<typeof chatSchema>;
 
 export interface SftRecordOptions {
   /** Append EOS to text completions that do not end with it. Default true. */
   appendEos?: boolean;
+  /** Default: what is longer than the model's positions is refused. */
+  length?: LengthLimit;
 }
 
 /** Examples in file order. Throws INVALID_DATA, TOKEN_OUT_OF_RANGE and CONTEXT_TOO_LONG naming file, line and field. */
@@ -35,30 +45,67 @@ export async function readSftExamples(
   limits: RecordLimits,
   options: SftRecordOptions = {},
 ): Promise<SftExample[]> {
+  const length = options.length ?? LengthLimit.of(limits.maxPositions);
   const examples: SftExample[] = [];
-  const schemaOf = (value: Record<string, unknown>): z.ZodType<CompletionRecord | ChatRecord> =>
-    'messages' in value ? chatSchema : completionSchema;
+  const schemaOf = (value: Record<string, unknown>): z.ZodType<CompletionRecord | ChatRecord | SegmentsRecord> => {
+    if ('messages' in value) return chatSchema;
+    return 'segments' in value ? segmentsSchema : completionSchema;
+  };
   for await (const reader of readRecords(path, limits, schemaOf)) {
-    const example =
-      'messages' in reader.record
-        ? readChat(reader as RecordReader<ChatRecord>)
-        : readCompletion(reader as RecordReader<CompletionRecord>, options.appendEos ?? true);
-    examples.push(example);
+    const { example, field, parts } = readExample(reader, options.appendEos ?? true);
+    const kept = reader.fits(field, parts, length) ? example : length.cutExample(example);
+    if (kept) examples.push(kept);
+  }
+  if (examples.length === 0) {
+    throw new StepwardError('INVALID_DATA', `${path}: expected an example that fits, ${length.remark() ?? 'got none'}`);
   }
   return examples;
 }
 
-function readCompletion(reader: RecordReader<CompletionRecord>, appendEos: boolean): SftExample {
+interface ReadExample {
+  example: SftExample;
+  /** For the message where the example is too long. */
+  field: string;
+  parts: Record<string, number>;
+}
+
+function readExample(
+  reader: RecordReader<CompletionRecord | ChatRecord | SegmentsRecord>,
+  appendEos: boolean,
+): ReadExample {
+  if ('messages' in reader.record) return readChat(reader as RecordReader<ChatRecord>);
+  if ('segments' in reader.record) return readSegments(reader as RecordReader<SegmentsRecord>);
+  return readCompletion(reader as RecordReader<CompletionRecord>, appendEos);
+}
+
+function readSegments(reader: RecordReader<SegmentsRecord>): ReadExample {
+  const segments = reader.record.segments.map(({ ids, weight }, i) => ({
+    ids: reader.checkIds(`segments[${i}].ids`, ids),
+    weight,
+  }));
+  if (!segments.some(({ weight }) => weight > 0)) {
+    throw reader.error('segments', 'expected at least one with a weight above 0, got none');
+  }
+  return { example: { segments }, field: 'segments', parts: { segments: totalLength(segments) } };
+}
+
+function totalLength(segments: SftExample['segments']): number {
+  return segments.reduce((sum, { ids }) => sum + ids.length, 0);
+}
+
+function readCompletion(reader: RecordReader<CompletionRecord>, appendEos: boolean): ReadExample {
   const { record } = reader;
   const promptIds = promptOf(reader);
   const given = reader.required('completion', record.completion, record.completion_ids);
   const completion = record.completion_ids || !appendEos ? given : withEos(reader, given);
-  reader.fits('record', { prompt: promptIds.length, completion: completion.length });
+  const segments = [
+    { ids: promptIds, weight: 0 },
+    { ids: completion, weight: 1 },
+  ];
   return {
-    segments: [
-      { ids: promptIds, weight: 0 },
-      { ids: completion, weight: 1 },
-    ],
+    example: { segments },
+    field: 'record',
+    parts: { prompt: promptIds.length, completion: completion.length },
   };
 }
 
@@ -71,7 +118,7 @@ function withEos(reader: RecordReader<CompletionRecord>, ids: number[]): number[
 }
 
 /** The template renders the whole chat once; the text is then cut where the assistant speaks. */
-function readChat(reader: RecordReader<ChatRecord>): SftExample {
+function readChat(reader: RecordReader<ChatRecord>): ReadExample {
   const { messages } = reader.record;
   const codec = reader.codec('messages');
   if (!codec.hasChatTemplate) {
@@ -95,8 +142,7 @@ function readChat(reader: RecordReader<ChatRecord>): SftExample {
   if (!segments.some(({ weight }) => weight > 0)) {
     throw reader.error('messages', 'expected at least one message of the assistant, got none');
   }
-  reader.fits('messages', { chat: segments.reduce((sum, { ids }) => sum + ids.length, 0) });
-  return { segments };
+  return { example: { segments }, field: 'messages', parts: { chat: totalLength(segments) } };
 }
 
 /**

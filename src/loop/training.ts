@@ -1,10 +1,12 @@
 // What both trainings of a run share: the recipe's optimiser keys as options, and train.jsonl beside the model.
 
 import { rmSync } from 'node:fs';
+import { join } from 'node:path';
 import type { SftConfig, UpdateConfig } from '../config/recipe.js';
 import { JsonlWriter } from '../data/jsonl.js';
 import { writeModelFormat } from '../prompts/load.js';
 import { finished, type ModelFolder, writeJson } from '../run/folder.js';
+import { saveFailure } from '../training/failure.js';
 import { trainingRecord } from '../training/run.js';
 import type { OptimizerOptions, StepMetrics, TrainingHooks, TrainingSummary } from '../training/types.js';
 import { type RunContext, secondsSince } from './context.js';
@@ -31,7 +33,8 @@ export function optimizerOptions(config: SftConfig | UpdateConfig, seed: number)
 
 /**
  * Trains and writes train.jsonl, train.json and last the model. `check` sees each step's metrics and how many steps
- * there will be, and may throw to stop: then train.jsonl is kept to be looked at and there is no model.
+ * there will be, and may throw to stop: then train.jsonl is kept to be looked at and there is no model. A number that is not
+ * finite stops it too and leaves failed/: see saveFailure.
  */
 export async function trainInto(
   target: ModelFolder,
@@ -52,6 +55,11 @@ export async function trainInto(
       onPlan: (steps) => {
         total = steps;
         hooks.progress?.(stage, 0, steps);
+      },
+      onFailure: async (failure) => {
+        const failed = join(target.directory, 'failed');
+        await saveFailure(failed, failure, (directory) => policy.engine.save(directory));
+        return `${failed} holds that micro-batch and the weights before the step`;
       },
       onStep: (metrics) => {
         writer.write(metrics);

@@ -203,11 +203,12 @@ export interface NativePreferenceResult {
   /** [P] weighted. */
   pairLoss: Float32Array;
   computedTokens: number;
-  statistics?: PreferenceStatistics;
+  /** Where they were computed. */
+  statistics?: TokenStatistics;
 }
 
 /** Sums over a micro-batch's pairs, of the tokens of their completions; see native/include/stepward/trainer.h. */
-export interface PreferenceStatistics {
+export interface TokenStatistics {
   /** Chosen tokens that no other was likelier than. */
   correct: number;
   /** Nats, tokens of both sides. */
@@ -263,9 +264,8 @@ export interface NativeSftResult {
   loss: number;
   scoredTokens: number;
   computedTokens: number;
-  /** Sums over scored tokens, each times its weight: those that no other was likelier than, and entropies in nats. */
-  correct?: number;
-  entropy?: number;
+  /** Tokens count by their weights; all of them are chosen ones. */
+  statistics?: TokenStatistics;
 }
 
 export interface SystemInfo {

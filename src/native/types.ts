@@ -28,6 +28,7 @@ export type {
   ModelInfo,
   PreferenceLossKind,
   RolloutCounters,
+  TokenStatistics,
   TrainingMemory,
 } from './contract.js';
 

@@ -17,6 +17,7 @@ export const LOSSES = ['sigmoid', 'ipo', 'hinge', 'robust', 'sigmoid_norm', 'sim
 /** Its log-probs are per token, so its beta is larger than DPO's: the low end of what SimPO's authors use, and TRL's gamma. */
 export const SIMPO = { beta: 2, gamma: 0.5 } as const;
 export const OPTIMIZERS = ['adamw', 'sgd'] as const;
+export const SHARING = ['auto', 'on', 'off'] as const;
 export const SCHEDULES = ['constant', 'linear', 'cosine'] as const;
 
 /** Throws INVALID_ARGUMENT naming the option. */
@@ -36,6 +37,7 @@ export function resolveOptimizer(given: OptimizerOptions, defaultLearningRate: n
     beta2: fraction('beta2', given.beta2 ?? 0.999),
     eps: above('eps', given.eps ?? 1e-8, 0),
     microBatchTokens: integer('micro-batch tokens', given.microBatchTokens ?? 8192, 1),
+    sharing: oneOf('sharing', given.sharing ?? 'auto', SHARING),
     seed: integer('seed', given.seed ?? 0, 0),
     shuffle: given.shuffle ?? true,
     lora: given.lora,

@@ -1,16 +1,20 @@
-// Preference trees as a flat list of pairs, and pairs as packed forests again. A forest holds every shared prefix once:
-// of one trajectory's steps, of the candidates of a step, and of records whose prompts continue each other.
+// Preference trees as a flat list of pairs, and pairs as packed forests again: packing/ finds what the pairs of a step share.
 
-import { type RadixEnd, RadixForest } from '../data/forest.js';
 import type { ForestData } from '../native/types.js';
+import { type MicroBatch, packStep } from './packing/batches.js';
+import { compareIds, sharedPrefix } from './packing/canonical.js';
+import type { TreeCost } from './packing/cost.js';
+import { itemOfPair, type TrainingItem } from './packing/sequences.js';
+import { itemsOf, type PlacedPath, packTrees } from './packing/trees.js';
 import { epochOrder } from './shuffle.js';
 import type { PreferenceTree } from './types.js';
 
 export interface Pair {
   index: number;
-  /** Pairs of one group start with the same prompt and share a tree where they meet in a micro-batch. */
+  /** Pairs of one group start with the same prompt and stay together when the data is shuffled. */
   group: number;
   tree: PreferenceTree;
+  /** Index in tree.steps. */
   step: number;
   chosen: number[];
   rejected: number[];
@@ -76,17 +80,18 @@ function byGroup(pairs: Pair[]): Pair[][] {
   return [...groups.values()];
 }
 
-function compareIds(a: number[], b: number[]): number {
-  const shared = Math.min(a.length, b.length);
-  for (let i = 0; i < shared; i++) if (a[i] !== b[i]) return (a[i] as number) - (b[i] as number);
-  return a.length - b.length;
-}
-
 function startsWith(ids: number[], prefix: number[]): boolean {
-  return ids.length >= prefix.length && prefix.every((id, i) => id === ids[i]);
+  return sharedPrefix(ids, prefix) === prefix.length;
 }
 
-function contextOf(pair: Pair): number[] {
+/** Which step of its trajectory a pair judges, from 1; undefined where the data does not say. */
+export function stepNumber(pair: Pair): number | undefined {
+  const { firstStep = 0 } = pair.tree;
+  return firstStep === null ? undefined : firstStep + pair.step + 1;
+}
+
+/** Tokens before the pair's step. */
+export function contextOf(pair: Pair): number[] {
   return pair.tree.promptIds.concat(...pair.tree.steps.slice(0, pair.step).map((step) => step.chosenIds));
 }
 
@@ -94,53 +99,6 @@ function contextOf(pair: Pair): number[] {
 export function unpackedTokens(pair: Pair): number {
   const context = pair.tree.steps.slice(0, pair.step).reduce((sum, step) => sum + step.chosenIds.length, 0);
   return 2 * (pair.tree.promptIds.length + context) + pair.chosen.length + pair.rejected.length;
-}
-
-interface PairEnds {
-  context: RadixEnd;
-  chosen: RadixEnd;
-  rejected: RadixEnd;
-}
-
-function insertPair(radix: RadixForest, pair: Pair): PairEnds {
-  const context = radix.insert(contextOf(pair), pair.group);
-  return {
-    context,
-    chosen: radix.insert(pair.chosen, pair.group, context),
-    rejected: radix.insert(pair.rejected, pair.group, context),
-  };
-}
-
-/** Cuts a step's pairs into micro-batches of at most `budget` packed tokens where single pairs allow. */
-export function packPairs(pairs: Pair[], budget: number): Pair[][] {
-  const batches: Pair[][] = [];
-  let open: Pair[] = [];
-  let openTokens = 0;
-  const flush = (): void => {
-    if (open.length > 0) batches.push(open);
-    open = [];
-    openTokens = 0;
-  };
-  for (const group of byGroup(pairs)) {
-    let radix = new RadixForest();
-    let piece: Pair[] = [];
-    for (const pair of group) {
-      insertPair(radix, pair);
-      if (piece.length > 0 && radix.tokens > budget) {
-        flush();
-        batches.push(piece);
-        piece = [];
-        radix = new RadixForest();
-        insertPair(radix, pair);
-      }
-      piece.push(pair);
-    }
-    if (openTokens + radix.tokens > budget) flush();
-    open.push(...piece);
-    openTokens += radix.tokens;
-  }
-  flush();
-  return batches;
 }
 
 export interface PackedPairs {
@@ -153,32 +111,51 @@ export interface PackedPairs {
   weight: Float32Array;
 }
 
-/** One forest for these pairs. Equal completions after the same context are one completion. */
-export function packForest(pairs: Pair[]): PackedPairs {
-  const radix = new RadixForest();
-  const ends = pairs.map((pair) => insertPair(radix, pair));
-  const { forest, indexOf } = radix.build();
-  const known = new Map<RadixEnd, Map<RadixEnd, number>>();
+/** A micro-batch: its pairs, and what the trainer takes. */
+export interface PairBatch {
+  members: Pair[];
+  packed: PackedPairs;
+  /** Whether a token of the forest belongs to more than one path. */
+  shares: boolean;
+}
+
+/** Micro-batches of an optimiser step's pairs. `cost`: decides what is shared; undefined: nothing is. */
+export function packPairs(pairs: readonly Pair[], budget: number, cost: TreeCost | undefined): PairBatch[] {
+  const items = pairs.map((pair) => itemOfPair(contextOf(pair), pair.chosen, pair.rejected));
+  return packStep(items, budget, cost).map((batch) => packBatch(pairs, items, batch));
+}
+
+/**
+ * One forest. Equal completions after the same context in a tree are one completion. Completions are numbered as they end in
+ * the forest, so that their order too is the paths' alone.
+ */
+function packBatch(pairs: readonly Pair[], items: readonly TrainingItem[], batch: MicroBatch): PairBatch {
+  const members = itemsOf(batch).map((i) => pairs[i] as Pair);
+  const { forest, placed, shares } = packTrees(items, batch);
+  const segmentCount = forest.parents.length;
+  const nameOf = ({ context, pieces }: PlacedPath): number =>
+    (pieces[0]?.at(-1) as number) * (segmentCount + 1) + context + 1;
+  const known = new Map(placed.flat().map((path) => [nameOf(path), path.pieces[0] as number[]]));
+  const names = [...known.keys()].sort((a, b) => a - b);
+  const numbers = new Map(names.map((name, c) => [name, c]));
   const offsets = [0];
   const segments: number[] = [];
-  const completion = (context: RadixEnd, end: RadixEnd): number => {
-    const after = known.get(context) ?? new Map<RadixEnd, number>();
-    known.set(context, after);
-    let id = after.get(end);
-    if (id === undefined) {
-      id = offsets.length - 1;
-      after.set(end, id);
-      for (const node of RadixForest.path(end, context)) segments.push(indexOf.get(node) as number);
-      offsets.push(segments.length);
-    }
-    return id;
-  };
+  for (const name of names) {
+    segments.push(...(known.get(name) as number[]));
+    offsets.push(segments.length);
+  }
+  const side = (which: 0 | 1): Int32Array =>
+    Int32Array.from(placed, (paths) => numbers.get(nameOf(paths[which] as PlacedPath)) as number);
   return {
-    forest,
-    chosen: Int32Array.from(ends, (end) => completion(end.context, end.chosen)),
-    rejected: Int32Array.from(ends, (end) => completion(end.context, end.rejected)),
-    completionOffsets: Int32Array.from(offsets),
-    completionSegments: Int32Array.from(segments),
-    weight: Float32Array.from(pairs, (pair) => pair.weight),
+    members,
+    shares,
+    packed: {
+      forest,
+      completionOffsets: Int32Array.from(offsets),
+      completionSegments: Int32Array.from(segments),
+      chosen: side(0),
+      rejected: side(1),
+      weight: Float32Array.from(members, (pair) => pair.weight),
+    },
   };
 }

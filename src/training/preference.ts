@@ -1,15 +1,20 @@
-// Step-wise DPO over packed trees: pairs are shuffled and cut into optimiser steps, each step is packed into forests,
-// and reference log-probs are computed once, on the packing of the first epoch, so that step 0 is exactly ln 2.
+// Step-wise DPO over packed trees: pairs are shuffled and cut into optimiser steps, each step is packed into forests, and
+// reference log-probs come from the packing of the first epoch, so that step 0 is exactly ln 2.
 
 import { StepwardError } from '../errors.js';
-import type { EngineLike, PreferenceBatch } from '../native/types.js';
+import type { EngineLike, PreferenceBatch, TrainerLike } from '../native/types.js';
+import { baseLogprobs } from './completions.js';
+import { pairRecord } from './failure.js';
 import { usesReference } from './losses/pair-loss.js';
 import { lossStep } from './losses/step.js';
 import { PreferenceMeter } from './metrics.js';
 import { type ResolvedPreference, resolvePreference } from './options.js';
-import { flattenTrees, type PackedPairs, type Pair, packForest, packPairs, unpackedTokens } from './pairs.js';
-import { runTraining, throwIfAborted } from './run.js';
-import { type PlannedStep, planSteps } from './steps.js';
+import { sharingCost } from './packing/cost.js';
+import { type CheckedPath, checkPacking, chooseChecked } from './packing/self-check.js';
+import { contextOf, flattenTrees, type Pair, type PairBatch, packPairs, stepNumber, unpackedTokens } from './pairs.js';
+import { ReferenceModel, ReferenceTable } from './reference.js';
+import { type BatchAtHand, runTraining, throwIfAborted } from './run.js';
+import { type PlannedStep, planSteps, type StepPlan } from './steps.js';
 import type { PreferenceOptions, PreferenceTree, TrainingHooks, TrainingSummary } from './types.js';
 
 export type { PreferenceOptions, PreferenceTree, TrainingHooks, TrainingSummary } from './types.js';
@@ -37,69 +42,85 @@ export async function trainPreference(
       'reference: expected none beside a loss that has no reference, got one',
     );
   }
+  const cost = sharingCost(options.sharing, engine.info);
+  const batchesOf = (step: PlannedStep): PairBatch[] => packPairs(pairsOf(step), options.microBatchTokens, cost);
   const reference = new ReferenceTable(pairs.length, withReference);
   const loss = lossStep(options.loss);
+  let atHand: { index: number; batches: PairBatch[] } | undefined;
 
   return runTraining(
     engine,
     plan,
     {
       async prepare(trainer) {
-        if (!withReference) return 0;
-        let computed = 0;
         const total = Math.min(plan.total, plan.perEpoch);
-        // Another model too goes through a trainer: by the same routine and packing equal weights give equal log-probs.
+        if (!withReference) return checkFirstShared(engine, trainer, plan, batchesOf, hooks.signal);
         const other = hooks.reference === engine ? undefined : hooks.reference;
-        const referee = other ? await other.createTrainer({ optimizer: 'sgd' }) : trainer;
+        const model = await ReferenceModel.open(engine, trainer, other, hooks.referenceCache);
+        let packingCheck: number | undefined;
         try {
           for (const step of plan.steps()) {
             if (step.index >= total) break;
-            for (const batch of packPairs(pairsOf(step), options.microBatchTokens)) {
+            for (const batch of batchesOf(step)) {
               throwIfAborted(hooks.signal);
-              const packed = packForest(batch);
-              reference.store(batch, packed, await referee.referenceLogprobs(packed, hooks.signal));
-              computed += packed.forest.tokens.length;
+              const before = model.computedTokens;
+              const logprobs = await model.logprobs(batch.packed, hooks.signal);
+              reference.store(batch, logprobs);
+              if (batch.shares && packingCheck === undefined) {
+                // What another model gave, or another run, says nothing of this trainer.
+                const own = !other && model.computedTokens > before ? logprobs : undefined;
+                packingCheck = await checkBatch(engine, trainer, batch, own, hooks.signal);
+              }
             }
             hooks.onReference?.(step.index + 1, total);
           }
         } finally {
-          if (other) await referee.dispose();
+          await model.dispose();
         }
-        return computed;
+        const { computedTokens: referenceTokens, cachedTokens: cachedReferenceTokens } = model;
+        return { referenceTokens, cachedReferenceTokens, ...(packingCheck !== undefined && { packingCheck }) };
       },
       async accumulate(trainer, step) {
         const members = pairsOf(step);
         const meter = new PreferenceMeter(options.beta, options.loss === 'simpo');
         const tokenNorm = members.reduce((sum, pair) => sum + pair.chosen.length, 0);
         let computedTokens = 0;
-        for (const batch of packPairs(members, options.microBatchTokens)) {
-          const packed = packForest(batch);
+        const batches = batchesOf(step);
+        for (const [index, batch] of batches.entries()) {
+          atHand = { index, batches };
           const result = await loss.accumulate(
             trainer,
-            lossBatch(batch, packed, reference.read(batch, packed), options, members.length, tokenNorm),
-            batch,
+            lossBatch(batch, reference.read(batch), options, members.length, tokenNorm),
+            batch.members,
             hooks.signal,
           );
+          const { completionLogprobs, statistics } = result;
           meter.addLoss(result.loss);
+          if (statistics) meter.addStatistics(statistics);
           computedTokens += result.computedTokens;
-          for (const [p, pair] of batch.entries()) {
+          const side = (completion: number | undefined): number => completionLogprobs[completion as number] as number;
+          for (const [p, pair] of batch.members.entries()) {
             meter.addPair(
               {
-                logprob: result.completionLogprobs[packed.chosen[p] as number] as number,
+                logprob: side(batch.packed.chosen[p]),
                 reference: reference.chosen(pair),
                 tokens: pair.chosen.length,
               },
               {
-                logprob: result.completionLogprobs[packed.rejected[p] as number] as number,
+                logprob: side(batch.packed.rejected[p]),
                 reference: reference.rejected(pair),
                 tokens: pair.rejected.length,
               },
+              stepNumber(pair),
             );
           }
+          // The step has failed; atHand stays at the batch that did it.
+          if (!Number.isFinite(result.loss)) break;
         }
         const tokens = members.reduce((sum, pair) => sum + unpackedTokens(pair), 0);
-        return { loss: meter.loss, tokens, computedTokens, metrics: meter.metrics() };
+        return { loss: meter.loss, tokens, computedTokens, metrics: meter.metrics(tokens / computedTokens) };
       },
+      batchAtHand: (whole) => atHand && inspected(atHand.batches, whole ? undefined : atHand.index, reference),
     },
     options,
     { pairs: pairs.length },
@@ -108,15 +129,14 @@ export async function trainPreference(
 }
 
 function lossBatch(
-  batch: Pair[],
-  packed: PackedPairs,
+  { members, packed }: PairBatch,
   reference: Float64Array,
   options: ResolvedPreference,
   pairNorm: number,
   tokenNorm: number,
 ): Omit<PreferenceBatch, 'loss'> {
   const { beta, labelSmoothing, gamma, sftWeight } = options;
-  const mix = Float32Array.from(batch, (pair) => pair.mix ?? options.mix);
+  const mix = Float32Array.from(members, (pair) => pair.mix ?? options.mix);
   const mixed = mix.some((share) => share !== 1);
   return {
     ...packed,
@@ -131,38 +151,63 @@ function lossBatch(
   };
 }
 
-/** Reference log-probs by pair: later epochs pack the pairs differently. All 0 for a loss without a reference. */
-class ReferenceTable {
-  readonly #chosen: Float64Array;
-  readonly #rejected: Float64Array;
-
-  constructor(pairs: number, used: boolean) {
-    this.#chosen = new Float64Array(pairs).fill(used ? Number.NaN : 0);
-    this.#rejected = this.#chosen.slice();
+/** Where no reference log-probs are made that the check could look at. */
+async function checkFirstShared(
+  engine: EngineLike,
+  trainer: TrainerLike,
+  plan: StepPlan,
+  batchesOf: (step: PlannedStep) => PairBatch[],
+  signal: AbortSignal | undefined,
+): Promise<{ packingCheck?: number }> {
+  for (const step of plan.steps()) {
+    if (step.index >= plan.perEpoch) break;
+    const batch = batchesOf(step).find(({ shares }) => shares);
+    if (batch) return { packingCheck: await checkBatch(engine, trainer, batch, undefined, signal) };
   }
+  return {};
+}
 
-  store(batch: Pair[], packed: PackedPairs, logprobs: Float64Array): void {
-    for (const [p, pair] of batch.entries()) {
-      this.#chosen[pair.index] = logprobs[packed.chosen[p] as number] as number;
-      this.#rejected[pair.index] = logprobs[packed.rejected[p] as number] as number;
-    }
-  }
+/** `logprobs`: [C] that this trainer gave for the batch; undefined: they are computed. */
+async function checkBatch(
+  engine: EngineLike,
+  trainer: TrainerLike,
+  { members, packed }: PairBatch,
+  logprobs: ArrayLike<number> | undefined,
+  signal: AbortSignal | undefined,
+): Promise<number> {
+  const values = logprobs ?? (await baseLogprobs(trainer, packed, signal));
+  const { chosen, rejected, completionOffsets: offsets } = packed;
+  const cuts = (completion: number): number => (offsets[completion + 1] as number) - (offsets[completion] as number);
+  const checked = chooseChecked(
+    members.map((pair) => contextOf(pair).length + Math.max(pair.chosen.length, pair.rejected.length)),
+    members.map((_, p) => Math.max(cuts(chosen[p] as number), cuts(rejected[p] as number))),
+  );
+  const paths = checked.flatMap((p): CheckedPath[] => {
+    const pair = members[p] as Pair;
+    const side = (name: string, ids: number[], completion: number): CheckedPath => ({
+      name: `${name} of ${nameOf(pair)}`,
+      path: { context: contextOf(pair), pieces: [{ ids, weight: 1 }] },
+      packed: values[completion] as number,
+    });
+    return [side('chosen', pair.chosen, chosen[p] as number), side('rejected', pair.rejected, rejected[p] as number)];
+  });
+  return checkPacking(trainer, engine.info.dtype, paths, signal);
+}
 
-  chosen(pair: Pair): number {
-    return this.#chosen[pair.index] as number;
-  }
+function nameOf({ index, tree, step }: Pair): string {
+  return tree.id === undefined ? `pair ${index}` : `pair ${index} (step ${step} of ${tree.id})`;
+}
 
-  rejected(pair: Pair): number {
-    return this.#rejected[pair.index] as number;
-  }
-
-  /** [C] for a packed batch. */
-  read(batch: Pair[], packed: PackedPairs): Float64Array {
-    const values = new Float64Array(packed.completionOffsets.length - 1);
-    for (const [p, pair] of batch.entries()) {
-      values[packed.chosen[p] as number] = this.chosen(pair);
-      values[packed.rejected[p] as number] = this.rejected(pair);
-    }
-    return values;
-  }
+/** For a micro-batch that failed; `index` undefined: all of them. */
+function inspected(batches: PairBatch[], index: number | undefined, reference: ReferenceTable): BatchAtHand {
+  const members = batches.flatMap((batch, b) => (index === undefined || index === b ? batch.members : []));
+  return {
+    ...(index !== undefined && { microBatch: index + 1 }),
+    records: members.map(pairRecord),
+    values: members.map((pair) => ({
+      pair: pair.index,
+      reference_chosen: reference.chosen(pair),
+      reference_rejected: reference.rejected(pair),
+    })),
+  };
 }

@@ -4,8 +4,9 @@
 import { StepwardError } from '../errors.js';
 import type { EngineLike, TrainerLike } from '../native/types.js';
 import { type ResolvedOptimizer, trainerOptions } from './options.js';
+import { peakMemory } from './peak-memory.js';
 import type { PlannedStep, StepPlan } from './steps.js';
-import type { StepMetrics, TrainingHooks, TrainingRecord, TrainingSummary } from './types.js';
+import type { StepMetrics, TrainingFailure, TrainingHooks, TrainingRecord, TrainingSummary } from './types.js';
 
 export interface StepOutcome {
   loss: number;
@@ -15,12 +16,18 @@ export interface StepOutcome {
 }
 
 type Counts = Pick<TrainingSummary, 'pairs' | 'examples'>;
+type Prepared = Partial<Pick<TrainingSummary, 'referenceTokens' | 'cachedReferenceTokens' | 'packingCheck'>>;
+
+/** What the trainer was given, to be looked at. */
+export type BatchAtHand = Pick<TrainingFailure, 'microBatch' | 'records' | 'values'>;
 
 export interface TrainingJob {
-  /** Computed once, before the first step. Returns tokens computed. */
-  prepare?(trainer: TrainerLike): Promise<number>;
+  /** Computed once, before the first step. */
+  prepare?(trainer: TrainerLike): Promise<Prepared>;
   /** Accumulates the gradients of one optimiser step. */
   accumulate(trainer: TrainerLike, step: PlannedStep): Promise<StepOutcome>;
+  /** The micro-batch that was last given to the trainer; `whole`: all of its step's. Undefined before the first. */
+  batchAtHand(whole: boolean): BatchAtHand | undefined;
 }
 
 export async function runTraining(
@@ -32,29 +39,36 @@ export async function runTraining(
   hooks: TrainingHooks,
 ): Promise<TrainingSummary> {
   const start = performance.now();
-  const summary = {
+  const summary: TrainingSummary = {
     steps: 0,
     ...counts,
     tokens: 0,
     computedTokens: 0,
     referenceTokens: 0,
+    cachedReferenceTokens: 0,
     seconds: 0,
     finalLoss: Number.NaN,
   };
   hooks.onPlan?.(plan.total);
   const trainer = await engine.createTrainer(trainerOptions(options));
+  let accumulated = false;
   try {
-    summary.referenceTokens = (await job.prepare?.(trainer)) ?? 0;
+    Object.assign(summary, await job.prepare?.(trainer));
     await hooks.checkpoints?.restore(trainer, summary);
     for (const step of plan.steps()) {
       if (step.index < summary.steps) continue;
       throwIfAborted(hooks.signal);
+      const stepStart = performance.now();
+      accumulated = false;
       const outcome = await job.accumulate(trainer, step);
       if (!Number.isFinite(outcome.loss)) {
         await trainer.zeroGrad();
-        throw new StepwardError('NUMERICAL', `step ${step.index + 1}: expected a finite loss, got ${outcome.loss}`);
+        throw new StepwardError('NUMERICAL', `expected a finite loss, got ${outcome.loss}`);
       }
+      // From here on a number that is not finite is one of the gradients, and any micro-batch may have made it.
+      accumulated = true;
       const gradNorm = await trainer.apply(step.learningRate);
+      const seconds = (performance.now() - stepStart) / 1000;
       summary.steps++;
       summary.tokens += outcome.tokens;
       summary.computedTokens += outcome.computedTokens;
@@ -67,6 +81,7 @@ export async function runTraining(
         grad_norm: gradNorm,
         num_tokens: summary.tokens,
         ...outcome.metrics,
+        ...speeds(counts, step.items.length, outcome.computedTokens, seconds),
       });
       await hooks.checkpoints?.stepped(trainer, summary);
     }
@@ -77,7 +92,9 @@ export async function runTraining(
     }
   } catch (error) {
     if (hooks.signal?.aborted) await hooks.checkpoints?.interrupted(trainer, summary);
-    throw error;
+    const batch = job.batchAtHand(accumulated);
+    if (!batch || !(error instanceof StepwardError) || error.code !== 'NUMERICAL') throw error;
+    throw await reported({ ...batch, step: summary.steps + 1, error }, trainer, options, hooks);
   } finally {
     await trainer.dispose();
   }
@@ -85,14 +102,50 @@ export async function runTraining(
   return summary;
 }
 
+/** Only these differ between two runs of one training. */
+function speeds(counts: Counts, items: number, computedTokens: number, seconds: number): StepMetrics {
+  const peak = peakMemory();
+  return {
+    [counts.pairs === undefined ? 'examples_per_second' : 'pairs_per_second']: items / seconds,
+    tokens_per_second: computedTokens / seconds,
+    ...(peak !== undefined && { peak_bytes: peak }),
+  };
+}
+
+/**
+ * What to throw. The gradients of a failed step are dropped, so the weights are those of the step before: the failure is
+ * handed out with them while the trainer still has its adapters.
+ */
+async function reported(
+  failure: TrainingFailure,
+  trainer: TrainerLike,
+  options: ResolvedOptimizer,
+  hooks: TrainingHooks,
+): Promise<StepwardError> {
+  const { step, microBatch, error } = failure;
+  const takeAdapter = async (directory: string): Promise<void> => {
+    await trainer.saveAdapter(directory, hooks.baseModel ?? '');
+    await trainer.mergeAdapter();
+  };
+  const kept = await hooks
+    .onFailure?.({ ...failure, ...(options.lora && { takeAdapter }) })
+    .catch((cause: unknown) => `nothing of it could be saved: ${(cause as Error).message}`);
+  const place = microBatch === undefined ? `step ${step}` : `step ${step}, micro-batch ${microBatch}`;
+  const after = kept === undefined ? '' : `; ${kept}`;
+  return new StepwardError('NUMERICAL', `${place}: ${error.message}${after}`, { cause: error });
+}
+
 export function trainingRecord(summary: TrainingSummary): TrainingRecord {
   const { steps, pairs, examples, tokens, computedTokens, referenceTokens, seconds, finalLoss } = summary;
+  const { cachedReferenceTokens, packingCheck } = summary;
   return {
     steps,
     ...(pairs === undefined ? { examples } : { pairs }),
     tokens,
     computed_tokens: computedTokens,
     ...(pairs === undefined ? {} : { reference_tokens: referenceTokens }),
+    ...(cachedReferenceTokens > 0 && { cached_reference_tokens: cachedReferenceTokens }),
+    ...(packingCheck !== undefined && { packing_check: packingCheck }),
     final_loss: finalLoss,
     seconds,
   };

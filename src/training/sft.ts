@@ -1,12 +1,20 @@
-// Supervised fine-tuning over forests of single branches: the mean negative log-prob of the weighted tokens of a step.
+// Supervised fine-tuning over forests: the mean negative log-prob of the weighted tokens of a step. Examples that begin alike
+// share a tree; attention along its paths keeps them from seeing each other.
 
-import { ForestBuilder } from '../data/forest.js';
 import { StepwardError } from '../errors.js';
-import type { EngineLike, SftBatch } from '../native/types.js';
+import type { EngineLike, ForestData, TrainerLike } from '../native/types.js';
+import { baseLogprobs } from './completions.js';
+import { exampleRecord } from './failure.js';
+import { TokenMeter } from './metrics.js';
 import { resolveOptimizer } from './options.js';
+import { packStep } from './packing/batches.js';
+import { sharingCost, type TreeCost } from './packing/cost.js';
+import { checkPacking, chooseChecked, completionsOf, scoredSegments } from './packing/self-check.js';
+import { itemOfExample, lengthOf, type TrainingItem, type TrainingPath } from './packing/sequences.js';
+import { itemsOf, type PlacedPath, packTrees } from './packing/trees.js';
 import { runTraining } from './run.js';
 import { epochOrder } from './shuffle.js';
-import { planSteps } from './steps.js';
+import { type PlannedStep, planSteps } from './steps.js';
 import type { SftExample, SftOptions, TrainingHooks, TrainingSummary } from './types.js';
 
 export type { SftExample, SftOptions } from './types.js';
@@ -38,25 +46,66 @@ export async function trainSft(
     options,
   );
 
+  const cost = sharingCost(options.sharing, engine.info);
+  const batchesOf = (step: PlannedStep): ExampleBatch[] =>
+    packExamples(
+      step.items.map((i) => examples[i] as SftExample),
+      options.microBatchTokens,
+      cost,
+    );
+  let atHand: { index: number; step: PlannedStep; batches: ExampleBatch[] } | undefined;
+
   return runTraining(
     engine,
     plan,
     {
+      async prepare(trainer) {
+        for (const step of plan.steps()) {
+          if (step.index >= plan.perEpoch) break;
+          const batch = batchesOf(step).find(({ shares }) => shares);
+          if (batch) return checkBatch(engine, trainer, batch, hooks.signal);
+        }
+        return {};
+      },
       async accumulate(trainer, step) {
         const members = step.items.map((i) => examples[i] as SftExample);
         const tokenNorm = members.reduce((sum, example) => sum + scoredTokens(example), 0);
+        const meter = new TokenMeter();
         let loss = 0;
         let computedTokens = 0;
-        for (const batch of packExamples(members, options.microBatchTokens)) {
-          const result = await trainer.accumulateSft(sftBatch(batch, tokenNorm), hooks.signal);
+        const batches = batchesOf(step);
+        for (const [index, batch] of batches.entries()) {
+          atHand = { index, step, batches };
+          const { forest, segmentWeight } = batch;
+          const result = await trainer.accumulateSft({ forest, segmentWeight, tokenNorm }, hooks.signal);
           loss += result.loss;
           computedTokens += result.computedTokens;
+          if (result.statistics) meter.add(result.statistics);
+          // The step has failed; atHand stays at the batch that did it.
+          if (!Number.isFinite(result.loss)) break;
         }
+        const tokens = members.reduce((sum, example) => sum + length(example), 0);
+        const { entropy, mean_token_accuracy } = meter.metrics();
         return {
           loss,
-          tokens: members.reduce((sum, example) => sum + length(example), 0),
+          tokens,
           computedTokens,
-          metrics: {},
+          metrics: {
+            ...(entropy !== undefined && { entropy }),
+            ...(mean_token_accuracy !== undefined && { mean_token_accuracy }),
+            'tree/token_ratio': tokens / computedTokens,
+          },
+        };
+      },
+      batchAtHand(whole) {
+        if (!atHand) return undefined;
+        const { index, step, batches } = atHand;
+        const members = batches.flatMap((batch, b) => (whole || b === index ? batch.members : []));
+        const numbers = members.map((m) => step.items[m] as number);
+        return {
+          ...(!whole && { microBatch: index + 1 }),
+          records: numbers.map((i) => exampleRecord(examples[i] as SftExample)),
+          values: numbers.map((example) => ({ example })),
         };
       },
     },
@@ -81,37 +130,68 @@ export function scoredTokens(example: SftExample): number {
   return sum;
 }
 
-/** Consecutive examples, at most `budget` tokens each where single examples allow. */
-export function packExamples(examples: SftExample[], budget: number): SftExample[][] {
-  const batches: SftExample[][] = [];
-  let used = 0;
-  for (const example of examples) {
-    const tokens = length(example);
-    const open = batches.at(-1);
-    if (open && used + tokens <= budget) {
-      open.push(example);
-      used += tokens;
-    } else {
-      batches.push([example]);
-      used = tokens;
-    }
-  }
-  return batches;
+export interface ExampleBatch {
+  /** Indices of the step's examples. */
+  members: number[];
+  /** Their items and where they lie in the forest, in the same order. */
+  items: TrainingItem[];
+  placed: PlacedPath[];
+  forest: ForestData;
+  /** [S] sum of the weights of the examples that score the segment: a token that they share counts once for each. */
+  segmentWeight: Float32Array;
+  /** Whether a token of the forest belongs to more than one example. */
+  shares: boolean;
 }
 
-export function sftBatch(examples: SftExample[], tokenNorm: number): SftBatch {
-  const builder = new ForestBuilder();
-  const weights: number[] = [];
-  for (const example of examples) {
-    let parent: number | undefined;
-    for (const { ids, weight } of example.segments) {
-      if (ids.length === 0) continue;
-      parent = parent === undefined ? builder.root(ids) : builder.child(parent, ids);
-      weights.push(weight);
+/** Micro-batches of an optimiser step's examples. `cost`: decides what is shared; undefined: nothing is. */
+export function packExamples(
+  examples: readonly SftExample[],
+  budget: number,
+  cost: TreeCost | undefined,
+): ExampleBatch[] {
+  const items = examples.map(itemOfExample);
+  return packStep(items, budget, cost).map((batch) => {
+    const members = itemsOf(batch);
+    const { forest, placed, shares } = packTrees(items, batch);
+    const segmentWeight = new Float32Array(forest.parents.length);
+    for (const [m, [path]] of placed.entries()) {
+      const pieces = items[members[m] as number]?.paths[0]?.pieces ?? [];
+      for (const [i, segments] of (path as PlacedPath).pieces.entries()) {
+        for (const s of segments) segmentWeight[s] = (segmentWeight[s] as number) + (pieces[i]?.weight ?? 0);
+      }
     }
-  }
-  const { forest, segments } = builder.build();
-  const segmentWeight = new Float32Array(weights.length);
-  for (const [handle, weight] of weights.entries()) segmentWeight[segments[handle] as number] = weight;
-  return { forest, segmentWeight, tokenNorm };
+    return {
+      members,
+      items: members.map((i) => items[i] as TrainingItem),
+      placed: placed.map(([path]) => path as PlacedPath),
+      forest,
+      segmentWeight,
+      shares,
+    };
+  });
+}
+
+/** Log-probs of some examples in their batch against chains of their own. A root's first token has none: it is left out. */
+async function checkBatch(
+  engine: EngineLike,
+  trainer: TrainerLike,
+  batch: ExampleBatch,
+  signal: AbortSignal | undefined,
+): Promise<{ packingCheck?: number }> {
+  const paths = batch.items.map(({ paths: [path] }) => path as TrainingPath);
+  const able = paths.flatMap((path, m) => (path.context.length > 0 ? [m] : []));
+  const scored = able.map((m) => scoredSegments(batch.placed[m] as PlacedPath, paths[m] as TrainingPath));
+  const chosen = chooseChecked(
+    able.map((m) => lengthOf(paths[m] as TrainingPath)),
+    scored.map((segments) => segments.length),
+  );
+  if (chosen.length === 0) return {};
+  const completions = completionsOf(chosen.map((k) => scored[k] as number[]));
+  const packed = await baseLogprobs(trainer, { forest: batch.forest, ...completions }, signal);
+  const checked = chosen.map((k, c) => ({
+    name: `example ${batch.members[able[k] as number]} of its step`,
+    path: paths[able[k] as number] as TrainingPath,
+    packed: packed[c] as number,
+  }));
+  return { packingCheck: await checkPacking(trainer, engine.info.dtype, checked, signal) };
 }

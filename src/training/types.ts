@@ -8,6 +8,8 @@ import type { PairLoss } from './losses/pair-loss.js';
 export interface PreferenceTree {
   id?: string;
   promptIds: number[];
+  /** How many steps of the trajectory stand in the prompt. null: not known, for pairs that stand alone. Default 0. */
+  firstStep?: number | null;
   steps: PreferenceStep[];
 }
 
@@ -52,6 +54,11 @@ export interface OptimizerOptions {
   eps?: number;
   /** Tokens per forward pass where the data allows. Default 8192. */
   microBatchTokens?: number;
+  /**
+   * What is computed once for several records. auto: prefixes whose sharing pays by an estimate; on: every common prefix;
+   * off: none, each completion runs with a context of its own, for measurements. Default auto.
+   */
+  sharing?: 'auto' | 'on' | 'off';
   /** Order of the data. Default 0. */
   seed?: number;
   /** Default true. */
@@ -114,6 +121,32 @@ export interface TrainingHooks {
   adapterDirectory?: string;
   /** Base model's name in the adapter's config. */
   baseModel?: string;
+  /** Reference log-probs kept on disk; without it they are computed anew in every training. */
+  referenceCache?: ReferenceCacheOptions;
+  /** A number that is not finite stopped the training. Says what was kept and where, for the error's message. */
+  onFailure?(failure: TrainingFailure): Promise<string>;
+}
+
+export interface ReferenceCacheOptions {
+  /** Made where it is missing. */
+  directory: string;
+  /** All that decides the last bits of a log-prob beside the weights and the tokens: build, device, threads. */
+  machine: string;
+}
+
+/** What is left of a training that a number that is not finite stopped. The weights are those of the last whole step. */
+export interface TrainingFailure {
+  /** Optimiser step that failed, from 1. */
+  step: number;
+  /** Micro-batch of that step, from 1; absent where the sum over all of them failed. */
+  microBatch?: number;
+  error: Error;
+  /** The micro-batch, or all of the step, as records that the command takes again. */
+  records: object[];
+  /** Per record, what is known of it: where it comes from, reference log-probs. */
+  values: object[];
+  /** Writes the adapter as it is and then merges it into the model. Only with LoRA. */
+  takeAdapter?(directory: string): Promise<void>;
 }
 
 /** What a training has done so far. */
@@ -130,6 +163,10 @@ export interface TrainingSummary {
   computedTokens: number;
   /** Tokens computed for reference log-probs. */
   referenceTokens: number;
+  /** Tokens whose reference log-probs were found on disk. */
+  cachedReferenceTokens: number;
+  /** Largest difference between log-probs computed packed and alone, nats over a completion; absent: nothing was shared. */
+  packingCheck?: number;
   seconds: number;
   /** Loss of the last step; NaN when no step was taken. */
   finalLoss: number;
@@ -144,6 +181,10 @@ export interface TrainingRecord {
   computed_tokens: number;
   /** Only with pairs. */
   reference_tokens?: number;
+  /** Only where some were found on disk. */
+  cached_reference_tokens?: number;
+  /** Only where anything was shared. */
+  packing_check?: number;
   final_loss: number;
   seconds: number;
 }

@@ -126,6 +126,10 @@ export function fakeTrainerEngine(decay = 0.5, reference = 1): { engine: EngineL
     },
   };
   const engine = {
+    info: { hiddenSize: 64, device: 'cpu', dtype: 'float32' },
+    async weightsHash() {
+      return `reference ${reference}`;
+    },
     async createTrainer(options?: TrainerOptions) {
       trainer.options = options;
       return trainer;

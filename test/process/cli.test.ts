@@ -1,12 +1,14 @@
 // The commands score, generate, sft and dpo on tiny models: what they write, and how they end.
 
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
-import { readLines, succeed, writeLines } from '../helpers/command.js';
+import type { StepMetrics } from '../../src/training/types.js';
+import { command, type Options, readLines, succeed, writeLines } from '../helpers/command.js';
 import { runCli } from '../helpers/run-cli.js';
+import { withoutTimes } from '../helpers/without-times.js';
 
 const root = mkdtempSync(join(tmpdir(), 'stepward-commands-'));
 afterAll(() => rmSync(root, { recursive: true }));
@@ -84,6 +86,8 @@ it('score gives the same numbers for text and its ids, and sums tokens to steps'
 describe('training', () => {
   const tree = { prompt_ids: [4, 5], steps: [{ chosen_ids: [7, 8], rejected: [{ ids: [9] }, { ids: [7, 9] }] }] };
   const data = writeLines(root, [tree, { prompt: 'q', chosen: 'yes', rejected: 'no' }]);
+  const steps = (folder: string): StepMetrics[] =>
+    readLines<StepMetrics>(join(out(folder), 'train.jsonl')).map(withoutTimes);
 
   it('dpo writes a model folder and a log that starts at ln 2, the same bytes each time', async () => {
     const options = { model, data, lr: 1e-3, epochs: 3, 'batch-size': 2 };
@@ -103,15 +107,93 @@ describe('training', () => {
       'train.jsonl',
     ]);
     await succeed('dpo', { ...options, output: out('dpo-again') });
-    for (const name of ['model.safetensors', 'train.jsonl']) {
-      expect(readFileSync(join(out('dpo-again'), name))).toEqual(readFileSync(join(out('dpo'), name)));
-    }
+    const bytes = (folder: string) => readFileSync(join(out(folder), 'model.safetensors'));
+    expect(bytes('dpo-again')).toEqual(bytes('dpo'));
+    expect(steps('dpo-again')).toEqual(steps('dpo'));
     // What was written is a model that the commands read.
     await succeed('score', {
       model: out('dpo'),
       input: writeLines(root, [{ prompt: 'q', steps: ['a'] }]),
       output: out('after.jsonl'),
     });
+  });
+
+  it('reference log-probs on disk change nothing, cold or warm', async () => {
+    const options = { model, data, lr: 1e-3, epochs: 3, 'batch-size': 2 };
+    const cache = { 'reference-cache': out('reference') };
+    await succeed('dpo', { ...options, 'no-reference-cache': true, output: out('no-cache') });
+    const cold = await succeed('dpo', { ...options, ...cache, output: out('cold') });
+    const warm = await succeed('dpo', { ...options, ...cache, output: out('warm') });
+    expect(cold.summary.cached_reference_tokens).toBeUndefined();
+    expect(cold.summary.reference_tokens).toBeGreaterThan(0);
+    expect(warm.summary).toMatchObject({
+      reference_tokens: 0,
+      cached_reference_tokens: cold.summary.reference_tokens,
+    });
+    for (const folder of ['cold', 'warm']) {
+      expect(steps(folder)).toEqual(steps('no-cache'));
+      const weights = (name: string) => readFileSync(join(out(name), 'model.safetensors'));
+      expect(weights(folder)).toEqual(weights('no-cache'));
+    }
+    // Another model finds nothing there.
+    const other = await succeed('dpo', { ...options, ...cache, model: out('cold'), output: out('other-model') });
+    expect(other.summary.reference_tokens).toBe(cold.summary.reference_tokens);
+  });
+
+  it('swapped sides flip the margin exactly, before any step is taken', async () => {
+    const pairs = [
+      { prompt_ids: [4, 5, 6, 7, 8, 9], chosen_ids: [7, 8], rejected_ids: [7, 9, 3] },
+      { prompt_ids: [4, 5, 6, 7, 8, 9, 7, 8], chosen_ids: [3], rejected_ids: [12, 4, 4] },
+      { prompt_ids: [30, 31, 32, 33], chosen_ids: [10, 11, 12, 13], rejected_ids: [14] },
+    ];
+    const swapped = pairs.map(({ prompt_ids, chosen_ids, rejected_ids }) => ({
+      prompt_ids,
+      chosen_ids: rejected_ids,
+      rejected_ids: chosen_ids,
+    }));
+    // Against another model, or all margins are 0.
+    const reference = fileURLToPath(new URL('../goldens/models/mistral', import.meta.url));
+    const margins = async (name: string, records: object[], sharing: string): Promise<number[]> => {
+      const own: Options = { model, reference, 'no-shuffle': true, 'batch-size': 1, lr: 0, sharing };
+      await succeed('dpo', { ...own, data: writeLines(root, records), output: out(name) });
+      const found = steps(name).map((metrics) => metrics['rewards/margins'] as number);
+      expect(found).toHaveLength(3);
+      return found;
+    };
+    for (const sharing of ['auto', 'off']) {
+      const there = await margins(`there-${sharing}`, pairs, sharing);
+      const back = await margins(`back-${sharing}`, swapped, sharing);
+      expect(back).toEqual(there.map((margin) => -margin));
+      for (const margin of there) expect(Math.abs(margin)).toBeGreaterThan(1e-4);
+    }
+  });
+
+  it('cuts what is too long where it is told to, and counts it', async () => {
+    const long = { ...tree, steps: [...tree.steps, { chosen_ids: Array(30).fill(9), rejected: [{ ids: [8] }] }] };
+    const options = { model, data: writeLines(root, [long]), 'max-length': 20 };
+    const refused = await command('dpo', { ...options, output: out('refused') });
+    expect(refused.status).toBe(2);
+    expect(refused.stderr).toContain('steps[1]: expected at most 20 tokens, --max-length, got 34');
+    const { summary, stderr } = await succeed('dpo', { ...options, 'too-long': 'cut', output: out('shorter') });
+    expect(summary).toMatchObject({ pairs: 2, cut_steps: 1, dropped_pairs: 1 });
+    expect(stderr).toContain('longer than 20 tokens: 1 cut steps, 1 dropped pairs');
+    const beyond = await command('dpo', { ...options, 'max-length': 100000, output: out('beyond') });
+    expect(beyond.stderr).toContain("--max-length: expected a whole number from 2 to the model's");
+  });
+
+  it('a loss that is not finite leaves the batch and the last good weights', async () => {
+    const options = { model, data, optimizer: 'sgd', lr: 1e30, schedule: 'constant', 'batch-size': 1, epochs: 5 };
+    const { status, stderr } = await command('dpo', { ...options, 'no-shuffle': true, output: out('burst') });
+    expect(status, stderr).toBe(1);
+    const failed = `${out('burst')}.failed`;
+    expect(stderr).toContain(`${failed} holds that micro-batch and the weights before the step [NUMERICAL]`);
+    expect(existsSync(out('burst'))).toBe(false);
+    expect(readdirSync(failed).sort()).toEqual(['batch.jsonl', 'failure.json', 'model', 'train.jsonl']);
+    const report = JSON.parse(readFileSync(join(failed, 'failure.json'), 'utf8')) as { step: number };
+    expect(readLines(join(failed, 'train.jsonl'))).toHaveLength(report.step - 1);
+    expect(readdirSync(join(failed, 'model'))).toContain('model.safetensors');
+    // The micro-batch is data as it is.
+    await succeed('dpo', { model, data: join(failed, 'batch.jsonl'), output: out('burst-again') });
   });
 
   it('dpo with LoRA writes the adapter beside the merged model', async () => {

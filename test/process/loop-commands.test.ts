@@ -8,6 +8,9 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
 import { makeEft, makeProblems } from '../../src/arithmetic/index.js';
 import type { SearchRecord } from '../../src/loop/search-record.js';
+import type { StepMetrics } from '../../src/training/types.js';
+import { readLines } from '../helpers/command.js';
+import { withoutTimes } from '../helpers/without-times.js';
 
 const repository = fileURLToPath(new URL('../..', import.meta.url));
 const MODEL = join(repository, 'recipes/arithmetic-m1');
@@ -450,16 +453,12 @@ describe('stepward train', () => {
     expect((other.summary.models as object[]).length).toBe(2);
     const bytes = (name: string) =>
       [run, whole].map((directory) => readFileSync(join(directory, name)).toString('latin1'));
-    for (const name of [
-      'M2/search.jsonl',
-      'M2/pairs.jsonl',
-      'M2/train.jsonl',
-      'M2/solutions.jsonl',
-      'M2/model/model.safetensors',
-    ]) {
+    for (const name of ['M2/search.jsonl', 'M2/pairs.jsonl', 'M2/solutions.jsonl', 'M2/model/model.safetensors']) {
       const [one, two] = bytes(name);
       expect(one === two, name).toBe(true);
     }
+    const steps = (directory: string) => readLines<StepMetrics>(join(directory, 'M2/train.jsonl')).map(withoutTimes);
+    expect(steps(run)).toEqual(steps(whole));
   });
 
   it('refuses an unknown key with the nearest right one', async () => {

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { trainPreference } from '../../src/training/preference.js';
 import type { PreferenceTree, StepMetrics } from '../../src/training/types.js';
 import { cost, fakeTrainerEngine } from '../helpers/fake-trainer.js';
+import { withoutTimes } from '../helpers/without-times.js';
 
 const sum = (ids: number[]): number => ids.reduce((total, id) => total + cost(id), 0);
 
@@ -69,14 +70,16 @@ describe('trainPreference', () => {
     const cut = await train(makeTrees(6), { batchSize: 12, epochs: 2, microBatchTokens: 12 });
     expect(cut.trainer.batches).toHaveLength(12);
     for (const [i, metrics] of whole.steps.entries()) {
-      for (const [name, value] of Object.entries(metrics)) expect(cut.steps[i]?.[name]).toBeCloseTo(value, 6);
+      const own = withoutTimes(cut.steps[i] as StepMetrics);
+      for (const [name, value] of Object.entries(withoutTimes(metrics))) expect(own[name]).toBeCloseTo(value, 6);
     }
   });
 
   it('computes each reference log-prob once, before the first step', async () => {
     const { trainer } = await train(makeTrees(4), { batchSize: 4, epochs: 3 });
     const phases = trainer.calls.join(' ');
-    expect(phases).toBe(`reference reference ${'accumulate apply '.repeat(6)}dispose`);
+    // The second call is the packing's check of itself.
+    expect(phases).toBe(`reference reference reference ${'accumulate apply '.repeat(6)}dispose`);
   });
 
   it('gives a pair the same reference in every epoch, however it is packed', async () => {
@@ -98,7 +101,8 @@ describe('trainPreference', () => {
     const hooks = { reference: other.engine, onStep: (metrics: StepMetrics) => void steps.push(metrics) };
     await trainPreference(engine, makeTrees(1), { beta: 1 }, hooks);
     expect(other.trainer.calls).toEqual(['reference', 'dispose']);
-    expect(trainer.calls).not.toContain('reference');
+    // Its own packing is checked all the same: packed, then alone.
+    expect(trainer.calls.slice(0, 3)).toEqual(['reference', 'reference', 'accumulate']);
     // The policy is more likely by one cost of every token.
     expect(steps[0]?.['rewards/chosen']).toBeCloseTo((sum([3, 4]) + sum([5])) / 2, 6);
     expect(steps[0]?.['rewards/rejected']).toBeCloseTo((sum([15, 23, 7]) + sum([31, 6])) / 2, 6);
@@ -106,7 +110,8 @@ describe('trainPreference', () => {
 
   it('simpo computes no reference, takes its own defaults, and its rewards are per token', async () => {
     const { trainer, steps, summary } = await train(makeTrees(1), { loss: 'simpo', batchSize: 2 });
-    expect(trainer.calls).toEqual(['accumulate', 'apply', 'dispose']);
+    // The two are the check of the packing, on the forest and on chains.
+    expect(trainer.calls).toEqual(['reference', 'reference', 'accumulate', 'apply', 'dispose']);
     expect(summary.referenceTokens).toBe(0);
     expect(trainer.batches[0]).toMatchObject({ loss: 'simpo', beta: 2, gamma: 0.5 });
     expect(steps[0]?.['rewards/chosen']).toBeCloseTo((-2 * (sum([3, 4]) / 2 + sum([5]))) / 2, 12);
@@ -144,7 +149,7 @@ describe('trainPreference', () => {
       optimizer: 'sgd',
       learningRate: 0.5,
     });
-    expect(few.trainer.calls).toEqual(['reference', 'accumulate', 'apply', 'dispose']);
+    expect(few.trainer.calls).toEqual(['reference', 'reference', 'accumulate', 'apply', 'dispose']);
     expect(few.trainer.rates).toEqual([0.5]);
     expect(few.trainer.options).toMatchObject({ optimizer: 'sgd', maxGradNorm: 0, weightDecay: 0 });
     const many = await train(makeTrees(1), { batchSize: 2, maxSteps: 3 });
@@ -164,6 +169,39 @@ describe('trainPreference', () => {
     expect(summary.referenceTokens).toBe(summary.computedTokens);
   });
 
+  it('computes the same without sharing, from as many tokens as unpacked pairs have', async () => {
+    const shared = await train(makeTrees(2), { batchSize: 4, epochs: 2 });
+    const apart = await train(makeTrees(2), { batchSize: 4, epochs: 2, sharing: 'off' });
+    expect(apart.summary.computedTokens).toBe(apart.summary.tokens);
+    expect(apart.summary.packingCheck).toBeUndefined();
+    expect(shared.summary.packingCheck).toBeLessThan(1e-6);
+    for (const batch of apart.trainer.batches) expect(batch.completionOffsets.length - 1).toBe(2 * batch.chosen.length);
+    for (const [i, metrics] of shared.steps.entries()) {
+      for (const name of ['loss', 'rewards/margins', 'logps/chosen', 'logps/rejected'])
+        expect(apart.steps[i]?.[name]).toBeCloseTo(metrics[name] as number, 6);
+      expect(apart.steps[i]?.['tree/token_ratio']).toBe(1);
+      expect(metrics['tree/token_ratio']).toBeGreaterThan(2);
+    }
+  });
+
+  it('stops where packed and unpacked log-probs differ, and says where', async () => {
+    const { engine, trainer } = fakeTrainerEngine();
+    const honest = trainer.referenceLogprobs;
+    // A branch of a tree sees its sibling.
+    trainer.referenceLogprobs = async (batch) => {
+      const values = await honest(batch);
+      const roots = batch.forest.parents.filter((parent) => parent < 0).length;
+      return roots < values.length ? values.map((value) => value - 0.1) : values;
+    };
+    await expect(trainPreference(engine, makeTrees(1), { batchSize: 2 })).rejects.toMatchObject({
+      code: 'NUMERICAL',
+      message: expect.stringMatching(
+        /^packed and unpacked log-probs differ: chosen of pair 0: -1\.4750 against -1\.3750, .* over 2 tokens$/,
+      ),
+    });
+    expect(trainer.batches).toHaveLength(0);
+  });
+
   it('hands adapters out, then merges them', async () => {
     const { engine, trainer } = fakeTrainerEngine();
     await trainPreference(engine, makeTrees(1), { lora: { rank: 4 } }, { adapterDirectory: 'out/adapter' });
@@ -175,7 +213,7 @@ describe('trainPreference', () => {
     const { engine, trainer } = fakeTrainerEngine(Number.NaN);
     await expect(trainPreference(engine, makeTrees(1), { epochs: 3 })).rejects.toMatchObject({
       code: 'NUMERICAL',
-      message: 'step 2: expected a finite loss, got NaN',
+      message: 'step 2, micro-batch 1: expected a finite loss, got NaN',
     });
     expect(trainer.calls.slice(-2)).toEqual(['zeroGrad', 'dispose']);
     expect(trainer.rates).toHaveLength(1);

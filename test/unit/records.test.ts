@@ -2,6 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { LengthLimit } from '../../src/data/length.js';
 import { readPreferenceTrees } from '../../src/data/preference-records.js';
 import { type RecordLimits, readGenerateRecords, readScoreRecords } from '../../src/data/records.js';
 import { readSftExamples } from '../../src/data/sft-records.js';
@@ -57,11 +58,9 @@ describe('dpo', () => {
 
   it('reads pairs, weights and ids; completions get no special tokens and no EOS', async () => {
     const ids = { prompt_ids: [4], chosen_ids: [5], rejected_ids: [6], weight: 0.25 };
-    expect(await read(readPreferenceTrees, [{ id: 3, ...pair }, ids, { ...pair, ...ids }])).toEqual([
-      { id: '3', promptIds: q, steps: [{ chosenIds: byte('b'), rejected: [{ ids: byte('c') }] }] },
-      { promptIds: [4], steps: [{ chosenIds: [5], rejected: [{ ids: [6], weight: 0.25 }] }] },
-      // Ids win where a record has both.
-      { promptIds: [4], steps: [{ chosenIds: [5], rejected: [{ ids: [6], weight: 0.25 }] }] },
+    expect(await read(readPreferenceTrees, [{ id: 3, ...pair }, ids])).toEqual([
+      { id: '3', firstStep: null, promptIds: q, steps: [{ chosenIds: byte('b'), rejected: [{ ids: byte('c') }] }] },
+      { promptIds: [4], firstStep: null, steps: [{ chosenIds: [5], rejected: [{ ids: [6], weight: 0.25 }] }] },
     ]);
   });
 
@@ -81,7 +80,7 @@ describe('dpo', () => {
         { prompt_ids: [4], steps },
       ]),
     ).toEqual([
-      { promptIds: q, steps: [{ chosenIds: byte('b'), rejected: [{ ids: byte('c'), mix: 0.75 }] }] },
+      { promptIds: q, firstStep: null, steps: [{ chosenIds: byte('b'), rejected: [{ ids: byte('c'), mix: 0.75 }] }] },
       {
         promptIds: [4],
         steps: [
@@ -97,9 +96,45 @@ describe('dpo', () => {
     ]);
   });
 
+  it('takes the ids of a record that has both, where they say what the text says', async () => {
+    // The prompt's ids may have their special tokens or not.
+    for (const prompt_ids of [byte('q'), q]) {
+      const both = { ...pair, prompt_ids, chosen_ids: byte('b'), rejected_ids: byte('c') };
+      const [tree] = await read(readPreferenceTrees, [both]);
+      expect(tree?.promptIds).toEqual(prompt_ids);
+    }
+    const other = { ...pair, chosen_ids: byte('x') };
+    await expect(read(readPreferenceTrees, [pair, other])).rejects.toMatchObject({
+      code: 'INVALID_DATA',
+      message: expect.stringMatching(
+        /in\.jsonl:2: chosen_ids: expected the ids of chosen under the tokenizer of .*, which is "b"; they read "x"$/,
+      ),
+    });
+  });
+
+  it('refuses a tokenizer whose ids the model does not have', async () => {
+    const small = { ...limits, vocabSize: 100 };
+    await expect(read(readPreferenceTrees, [pair], small)).rejects.toMatchObject({
+      code: 'TOKEN_OUT_OF_RANGE',
+      message: expect.stringMatching(
+        /in\.jsonl:1: prompt: expected ids below the model's vocabulary of 100, .* gives 116/,
+      ),
+    });
+  });
+
+  it('knows which step a line of pairs.jsonl judges', async () => {
+    const lines = [{ ...pair, step: 3 }, { ...pair, step: 'three' }, pair];
+    const trees = await read(readPreferenceTrees, lines);
+    expect(trees.map(({ firstStep }) => firstStep)).toEqual([3, null, null]);
+  });
+
   it("puts Step-DPO's first steps after the prompt", async () => {
     expect(await read(readPreferenceTrees, [{ ...pair, initial_reason_steps: 'xy', dataset: 'other' }])).toEqual([
-      { promptIds: [...q, ...byte('xy')], steps: [{ chosenIds: byte('b'), rejected: [{ ids: byte('c') }] }] },
+      {
+        promptIds: [...q, ...byte('xy')],
+        firstStep: null,
+        steps: [{ chosenIds: byte('b'), rejected: [{ ids: byte('c') }] }],
+      },
     ]);
   });
 
@@ -119,6 +154,56 @@ describe('dpo', () => {
       },
       { promptIds: q, steps: [{ chosenIds: byte('b'), rejected: [{ ids: byte('c') }] }] },
     ]);
+  });
+
+  describe('longer than allowed', () => {
+    const long = (length: number): number[] => Array(length).fill(7);
+    const record = {
+      prompt_ids: [4],
+      steps: [
+        { chosen_ids: long(10), rejected: [{ ids: [6] }] },
+        { chosen_ids: long(10), rejected: [{ ids: [6] }, { ids: long(30) }] },
+        { chosen_ids: [5], rejected: [{ ids: [6] }] },
+      ],
+    };
+    const within = (length: LengthLimit) => (path: string, own: RecordLimits) => readPreferenceTrees(path, own, length);
+
+    it('loses whole steps from the first that is too long, counted', async () => {
+      const length = LengthLimit.of(40, 30, 'cut');
+      const flat = { prompt_ids: [4], chosen_ids: long(30), rejected_ids: [5] };
+      const trees = await read(within(length), [record, flat, { ...record, steps: record.steps.slice(1) }, pair]);
+      expect(trees).toEqual([
+        {
+          promptIds: [4],
+          steps: record.steps.slice(0, 1).map(({ chosen_ids, rejected }) => ({ chosenIds: chosen_ids, rejected })),
+        },
+        expect.objectContaining({ promptIds: q }),
+      ]);
+      expect(length.counts()).toEqual({ cut_steps: 4, dropped_pairs: 3 + 1 + 3 });
+      expect(length.remark()).toBe('longer than 30 tokens: 4 cut steps, 7 dropped pairs');
+    });
+
+    it('is refused by default, by the limit that was given', async () => {
+      await expect(read(within(LengthLimit.of(40, 30)), [record])).rejects.toMatchObject({
+        code: 'CONTEXT_TOO_LONG',
+        message: expect.stringContaining('steps[1]: expected at most 30 tokens, --max-length, got 41'),
+      });
+      const [tree] = await read(within(LengthLimit.of(41)), [record]);
+      expect(tree?.steps).toHaveLength(3);
+    });
+
+    it('leaves nothing of a file: that is an error', async () => {
+      const length = LengthLimit.of(40, 2, 'cut');
+      await expect(read(within(length), [record])).rejects.toThrow(
+        'in.jsonl: expected a pair that fits, longer than 2 tokens: 3 cut steps, 4 dropped pairs',
+      );
+    });
+
+    it.each([0, 1, 41, 2.5])('has no limit of %d tokens in a model of 40', (length) => {
+      expect(() => LengthLimit.of(40, length)).toThrow(
+        `--max-length: expected a whole number from 2 to the model's 40 positions, got ${length}`,
+      );
+    });
   });
 
   const tree = (step: object) => ({ prompt_ids: [4], steps: [{ chosen_ids: [5], rejected: [{ ids: [6] }] }, step] });
@@ -166,7 +251,7 @@ describe('dpo', () => {
     ['a broken id', { ...pair, prompt_ids: [1.5] }, 'INVALID_DATA', 'prompt_ids[0]: expected a whole number, got 1.5'],
     [
       'a context too long',
-      { ...pair, prompt_ids: Array(39).fill(4), chosen: 'bbb' },
+      { prompt_ids: Array(39).fill(4), chosen: 'bbb', rejected: 'c' },
       'CONTEXT_TOO_LONG',
       "in.jsonl:2: record: expected at most 40 tokens, the model's positions, got 42 (prompt 39 + longer completion 3)",
     ],
@@ -267,7 +352,38 @@ describe('sft', () => {
     ]);
   });
 
+  it('reads segments of ids with weights', async () => {
+    const segments = [
+      { ids: [4, 5], weight: 0 },
+      { ids: [6], weight: 0.5 },
+    ];
+    expect(await read(readSftExamples, [{ segments }], bare)).toEqual([{ segments }]);
+  });
+
+  it('cuts whole turns from the end of what is too long, and drops what has none left, counted', async () => {
+    const ids = (length: number): number[] => Array(length).fill(7);
+    const turns = [
+      { ids: ids(5), weight: 0 },
+      { ids: ids(5), weight: 1 },
+      { ids: ids(5), weight: 0 },
+      { ids: ids(5), weight: 1 },
+      { ids: ids(20), weight: 1 },
+    ];
+    const plain = (prompt: number) => ({ prompt_ids: ids(prompt), completion_ids: [8] });
+    const length = LengthLimit.of(40, 19, 'cut');
+    const records = [{ segments: turns }, plain(18), plain(19)];
+    const examples = await read((path, within) => readSftExamples(path, within, { length }), records, bare);
+    // A turn of the user with no answer is no use either.
+    expect(examples.map(({ segments }) => segments.length)).toEqual([2, 2]);
+    expect(length.counts()).toEqual({ cut_steps: 2, dropped_examples: 1 });
+    await expect(
+      read((path, within) => readSftExamples(path, within, { length: LengthLimit.of(40, 19, 'cut') }), [plain(30)]),
+    ).rejects.toThrow('expected an example that fits, longer than 19 tokens: 1 dropped examples');
+  });
+
   it.each([
+    [{ segments: [{ ids: [4], weight: 0 }] }, 'segments: expected at least one with a weight above 0, got none'],
+    [{ segments: [{ ids: [400], weight: 1 }] }, 'segments[0].ids[0]: expected a token id from 0 to 262, got 400'],
     [{ prompt: 'q' }, 'completion: expected text, or ids as completion_ids'],
     [{ prompt: 'q', completion: '' }, 'completion: expected at least one token'],
     [

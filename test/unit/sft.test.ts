@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { packExamples, scoredTokens, sftBatch, trainSft } from '../../src/training/sft.js';
+import { costOf } from '../../src/training/packing/cost.js';
+import { type ExampleBatch, packExamples, scoredTokens, trainSft } from '../../src/training/sft.js';
 import type { SftExample, StepMetrics } from '../../src/training/types.js';
 import { cost, fakeTrainerEngine } from '../helpers/fake-trainer.js';
 
@@ -45,23 +46,94 @@ describe('trainSft', () => {
   });
 });
 
-it('makes each example a chain and skips empty segments', () => {
-  const batch = sftBatch(
-    [
-      {
-        segments: [
-          { ids: [1], weight: 0 },
-          { ids: [], weight: 1 },
-          { ids: [2, 3], weight: 1 },
-        ],
-      },
-      example([4], [5]),
-    ],
-    3,
+describe('packExamples', () => {
+  const exact = costOf({ hiddenSize: 64, device: 'cpu', dtype: 'float32' });
+
+  it('makes a single example a chain and skips empty segments', () => {
+    const segments = [
+      { ids: [1], weight: 0 },
+      { ids: [], weight: 1 },
+      { ids: [2, 3], weight: 1 },
+    ];
+    const [batch] = packExamples([{ segments }, example([4], [5])], 100, exact);
+    expect([...(batch?.forest.parents ?? [])]).toEqual([-1, 0, -1, 2]);
+    expect([...(batch?.segmentWeight ?? [])]).toEqual([0, 1, 0, 1]);
+    expect([...(batch?.forest.tokens ?? [])]).toEqual([1, 2, 3, 4, 5]);
+    expect(batch?.shares).toBe(false);
+  });
+
+  it('counts a scored token that examples share once for each of them', () => {
+    const prompt = Array.from({ length: 20 }, (_, i) => i + 10);
+    const examples = [example(prompt, [1, 2, 3]), example(prompt, [1, 2, 4], 0.5), example(prompt, [5])];
+    const [batch, ...rest] = packExamples(examples, 100, exact);
+    expect(rest).toEqual([]);
+    const { forest, segmentWeight } = batch as ExampleBatch;
+    const weights = new Map<string, number>();
+    for (const [s, weight] of segmentWeight.entries()) {
+      weights.set(forest.tokens.subarray(forest.offsets[s], forest.offsets[s + 1]).join(), weight);
+    }
+    expect(weights).toEqual(
+      new Map([
+        [prompt.join(), 0],
+        ['1,2', 1.5],
+        ['3', 1],
+        ['4', 0.5],
+        ['5', 1],
+      ]),
+    );
+  });
+
+  it('cuts where the weight changes in the middle of what examples share', () => {
+    const turns = (weights: [number, number]): SftExample => ({
+      segments: [
+        { ids: [1, 2, 3, 4, 5, 6, 7, 8], weight: 0 },
+        { ids: [11, 12], weight: weights[0] },
+        { ids: [13, 14], weight: weights[1] },
+      ],
+    });
+    const [batch] = packExamples([turns([1, 0]), turns([0, 1])], 100, exact);
+    expect(batch?.forest.tokens).toHaveLength(12);
+    expect([...(batch?.segmentWeight ?? [])]).toEqual([0, 1, 1]);
+  });
+
+  it('keeps to the budget and gives a long example its own batch', () => {
+    const examples = [2, 3, 9, 1, 1].map((n, i) =>
+      example(
+        [20 + i],
+        Array.from({ length: n }, () => 2),
+      ),
+    );
+    const tokens = packExamples(examples, 7, exact).map(({ forest }) => forest.tokens.length);
+    expect(tokens.sort((a, b) => a - b)).toEqual([4, 7, 10]);
+  });
+});
+
+it('has the loss of examples on their own, whatever they share', async () => {
+  const prompt = Array.from({ length: 30 }, (_, i) => i);
+  const examples = Array.from({ length: 12 }, (_, i) =>
+    example(prompt.slice(0, 10 + (i % 4) * 5), [1, 2, i % 3, i], 1 + (i % 2)),
   );
-  expect([...batch.forest.parents]).toEqual([-1, 0, -1, 2]);
-  expect([...batch.segmentWeight]).toEqual([0, 1, 0, 1]);
-  expect([...batch.forest.tokens]).toEqual([1, 2, 3, 4, 5]);
+  const train = async (sharing: 'auto' | 'on' | 'off') => {
+    const { engine, trainer } = fakeTrainerEngine();
+    const steps: StepMetrics[] = [];
+    const summary = await trainSft(
+      engine,
+      examples,
+      { batchSize: 6, sharing, microBatchTokens: 80 },
+      { onStep: (metrics) => steps.push(metrics) },
+    );
+    for (const { forest } of trainer.sftBatches) expect(forest.tokens.length).toBeLessThanOrEqual(80);
+    return { steps, summary };
+  };
+  const [auto, on, off] = [await train('auto'), await train('on'), await train('off')];
+  for (const [i, { loss }] of off.steps.entries()) {
+    expect(auto.steps[i]?.loss).toBeCloseTo(loss as number, 6);
+    expect(on.steps[i]?.loss).toBeCloseTo(loss as number, 6);
+  }
+  expect(off.summary.computedTokens).toBe(off.summary.tokens);
+  expect(auto.summary.computedTokens).toBeLessThan(0.5 * off.summary.tokens);
+  expect(on.summary.computedTokens).toBeLessThanOrEqual(auto.summary.computedTokens);
+  expect(auto.summary.packingCheck).toBeLessThan(1e-6);
 });
 
 it('leaves the first token of an example out: nothing predicts it', () => {
@@ -73,14 +145,4 @@ it('leaves the first token of an example out: nothing predicts it', () => {
       ],
     }),
   ).toBe(1.5);
-});
-
-it('packs up to the budget and gives a long example its own batch', () => {
-  const examples = [2, 3, 9, 1, 1].map((n) =>
-    example(
-      [1],
-      Array.from({ length: n }, () => 2),
-    ),
-  );
-  expect(packExamples(examples, 7).map((batch) => batch.length)).toEqual([2, 1, 2]);
 });

@@ -90,8 +90,9 @@ struct SftBatch {
 struct SftResult {
   double loss = 0;  // this micro-batch's share of the mean
   int64_t scored_tokens = 0, computed_tokens = 0;
-  // Sums over scored tokens, each times its weight: those that no other was likelier than, and entropies in nats.
-  double correct = 0, entropy = 0;
+  // Sums over scored tokens, each times its weight: of 1, of 1 where no other was likelier, of entropies in nats, and
+  // of mean logits over the vocabulary.
+  double weight = 0, correct = 0, entropy = 0, logits = 0;
 };
 
 struct MicroBatchShape {
