@@ -153,6 +153,7 @@ Napi::Value forward_preference(const Napi::CallbackInfo& info) {
         auto out = Napi::Object::New(env);
         out.Set("logprobs", to_js(env, values.logprobs));
         out.Set("lengths", to_js(env, values.lengths));
+        out.Set("statistics", to_js(env, values.statistics));
         out.Set("computedTokens", to_js(env, values.computed_tokens));
         return out;
       });

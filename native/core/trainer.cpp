@@ -235,9 +235,10 @@ CompletionValues Trainer::forward(const PreferenceBatch& batch, const CancelFlag
     state_->pending.reset();
     cancel.check();
     check_completions(state_->model, batch);
-    const CompletionLogprobs completions = completion_logprobs(state_->model, batch);
+    const CompletionLogprobs completions = completion_logprobs(state_->model, batch, true);
     state_->pending = completions.values;
-    return CompletionValues{to_doubles(completions.values), completions.lengths, batch.forest.num_tokens()};
+    return CompletionValues{to_doubles(completions.values), completions.lengths,
+                            to_doubles(completions.statistics.flatten()), batch.forest.num_tokens()};
   });
 }
 

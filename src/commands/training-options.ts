@@ -3,6 +3,7 @@
 import { type Command, Option } from 'commander';
 import { TOO_LONG, type TooLong } from '../data/length.js';
 import { StepwardError } from '../errors.js';
+import { CHECKPOINTS, type CheckpointChoice } from '../training/memory.js';
 import { OPTIMIZERS, SCHEDULES, SHARING } from '../training/options.js';
 import type { OptimizerOptions, ScheduleKind } from '../training/types.js';
 import { type ModelOptions, number, wholeNumber } from './shared.js';
@@ -20,7 +21,9 @@ export interface TrainingCommandOptions extends ModelOptions {
   maxSteps?: number;
   maxGradNorm?: number;
   weightDecay: number;
-  microBatchTokens: number;
+  microBatchTokens: number | 'auto';
+  checkpointLayers: CheckpointChoice;
+  memoryLimitMib?: number;
   sharing: 'auto' | 'on' | 'off';
   maxLength?: number;
   tooLong: TooLong;
@@ -51,7 +54,18 @@ export function addTrainingOptions(command: Command, defaultLearningRate: number
       number(0),
     )
     .option('--weight-decay <x>', 'decoupled weight decay of matrices', number(0), 0)
-    .option('--micro-batch-tokens <n>', 'tokens per forward pass', wholeNumber(1), 8192)
+    .option(
+      '--micro-batch-tokens <n>',
+      'tokens per forward pass, or auto: what memory has room for',
+      autoOr(wholeNumber(1)),
+      'auto',
+    )
+    .addOption(
+      new Option('--checkpoint-layers <when>', 'run layers again in the backward pass to save memory')
+        .choices(CHECKPOINTS)
+        .default('auto'),
+    )
+    .option('--memory-limit-mib <n>', 'most memory that the process may take (default: what is free)', wholeNumber(1))
     .addOption(
       new Option('--sharing <how>', 'compute common prefixes once: where it pays, always or never')
         .choices(SHARING)
@@ -81,8 +95,12 @@ function list(text: string): string[] {
   return text.split(',').map((name) => name.trim());
 }
 
+function autoOr(parse: (value: string) => number): (value: string) => number | 'auto' {
+  return (value) => (value === 'auto' ? value : parse(value));
+}
+
 export function optimizerOptions(options: TrainingCommandOptions): OptimizerOptions {
-  const { lr, loraRank, loraAlpha, loraTargets, ...rest } = options;
+  const { lr, loraRank, loraAlpha, loraTargets, memoryLimitMib, ...rest } = options;
   if (options.adapter !== undefined && [loraRank, loraAlpha, loraTargets].some((value) => value !== undefined)) {
     throw new StepwardError('INVALID_ARGUMENT', '--adapter: expected no --lora options beside it, it has its own rank');
   }
@@ -93,6 +111,7 @@ export function optimizerOptions(options: TrainingCommandOptions): OptimizerOpti
   return {
     ...rest,
     learningRate: lr,
+    ...(memoryLimitMib !== undefined && { memoryLimit: memoryLimitMib * 2 ** 20 }),
     ...(loraRank !== undefined && {
       lora: {
         rank: loraRank,

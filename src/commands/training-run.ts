@@ -78,6 +78,7 @@ export async function trainIntoFolder(
     ...trainingRecord(summary),
     ...length.counts(),
     load_seconds: model.loadSeconds,
+    ...(summary.estimatedBytes !== undefined && { estimated_bytes: summary.estimatedBytes }),
     peak_bytes: peakBytes(),
   };
 }

@@ -227,6 +227,8 @@ export interface NativeCompletionValues {
   logprobs: Float64Array;
   /** [C] */
   lengths: Int32Array;
+  /** [3, C] of each one's tokens: those that no other was likelier than, and the sums of entropies and mean logits. */
+  statistics?: Float64Array;
   computedTokens: number;
 }
 

@@ -3,6 +3,7 @@
 
 import { StepwardError } from '../errors.js';
 import type { TrainerLike, TrainingMemory } from '../native/types.js';
+import type { PlannedStep, StepPlan } from './steps.js';
 
 /** Tokens of a micro-batch on the CPU and on a GPU where memory allows: more gains next to nothing. */
 const PLENTY = { cpu: 2048, cuda: 16384 };
@@ -10,8 +11,11 @@ const PLENTY = { cpu: 2048, cuda: 16384 };
 const FEW = 512;
 /** Of what is free, some is left for others. */
 const SHARE = 0.9;
+/** Steps that are packed to see how large their micro-batches are: those with the most tokens. */
+const SAMPLED_STEPS = 16;
 
-export type CheckpointChoice = 'auto' | 'on' | 'off';
+export const CHECKPOINTS = ['auto', 'on', 'off'] as const;
+export type CheckpointChoice = (typeof CHECKPOINTS)[number];
 
 export interface MemoryWishes {
   microBatchTokens: number | 'auto';
@@ -20,15 +24,14 @@ export interface MemoryWishes {
   memoryLimit?: number;
 }
 
-/** The data as far as memory goes. */
-export interface DataShape {
-  device: 'cpu' | 'cuda';
-  /** Packed tokens of the largest step, and of the largest piece of it that cannot be cut. */
-  largestStep: number;
-  largestPiece: number;
-  /** Share of the packed tokens that are scored. */
-  scored: number;
+/** A micro-batch as far as memory goes. */
+export interface PackedSize {
+  tokens: number;
+  scoredTokens: number;
 }
+
+/** The largest micro-batch of the data under a budget of tokens. */
+export type LargestBatch = (budget: number) => PackedSize;
 
 export interface MemoryPlan {
   microBatchTokens: number;
@@ -37,51 +40,75 @@ export interface MemoryPlan {
   estimatedBytes: number;
 }
 
+/** `pack`: the micro-batches of a step; `weigh`: a number that grows with a step's tokens. */
+export function largestBatchOf(
+  plan: StepPlan,
+  weigh: (step: PlannedStep) => number,
+  pack: (step: PlannedStep, budget: number) => PackedSize[],
+): LargestBatch {
+  const epoch: { step: PlannedStep; weight: number }[] = [];
+  for (const step of plan.steps()) {
+    if (step.index >= plan.perEpoch) break;
+    epoch.push({ step, weight: weigh(step) });
+  }
+  const sampled = epoch.sort((a, b) => b.weight - a.weight).slice(0, SAMPLED_STEPS);
+  return (budget) =>
+    sampled
+      .flatMap(({ step }) => pack(step, budget))
+      .reduce((largest, batch) => (batch.tokens > largest.tokens ? batch : largest), { tokens: 0, scoredTokens: 0 });
+}
+
 /** Throws OUT_OF_MEMORY where nothing that was wished for fits. */
-export async function planMemory(trainer: TrainerLike, wishes: MemoryWishes, data: DataShape): Promise<MemoryPlan> {
-  const estimate = (tokens: number, checkpointLayers: boolean): Promise<TrainingMemory> => {
-    // A piece that cannot be cut is computed whole, however small micro-batches should be.
-    const most = Math.min(data.largestStep, Math.max(tokens, data.largestPiece));
-    return trainer.memory({ tokens: most, scoredTokens: Math.ceil(most * data.scored), checkpointLayers });
-  };
-  const sizes = sizesFor(wishes.microBatchTokens, data);
+export async function planMemory(
+  trainer: TrainerLike,
+  wishes: MemoryWishes,
+  device: string,
+  largest: LargestBatch,
+): Promise<MemoryPlan> {
+  const estimate = (budget: number, checkpointLayers: boolean): Promise<TrainingMemory> =>
+    trainer.memory({ ...largest(budget), checkpointLayers });
+  // An item that cannot be cut is computed whole, however small micro-batches should be.
+  const piece = Math.max(largest(1).tokens, 1);
+  const sizes = wishes.microBatchTokens === 'auto' ? halvings(plentyOf(device), piece) : [wishes.microBatchTokens];
+  const first = sizes[0] as number;
   const modes = wishes.checkpointLayers === 'auto' ? [false, true] : [wishes.checkpointLayers === 'on'];
-  const tried: { tokens: number; checkpointLayers: boolean; memory: TrainingMemory }[] = [];
   for (const checkpointLayers of modes) {
     for (const tokens of sizes) {
-      const last = checkpointLayers === modes.at(-1);
-      if (!last && tokens < FEW && tokens < (sizes[0] as number)) break;
+      if (!checkpointLayers && modes.length > 1 && tokens < FEW && tokens < first) break;
       const memory = await estimate(tokens, checkpointLayers);
-      tried.push({ tokens, checkpointLayers, memory });
-      if (memory.total <= limitOf(memory, wishes)) {
-        await trainer.setCheckpointLayers(checkpointLayers);
-        return { microBatchTokens: tokens, checkpointLayers, estimatedBytes: memory.total };
-      }
+      if (memory.total > limitOf(memory, wishes)) continue;
+      await trainer.setCheckpointLayers(checkpointLayers);
+      return { microBatchTokens: tokens, checkpointLayers, estimatedBytes: memory.total };
     }
   }
-  const { tokens, memory } = tried[0] as (typeof tried)[number];
-  const smallest = Math.max(data.largestPiece, 1);
-  const alternatives = [
-    { text: `--micro-batch-tokens ${smallest}`, memory: await estimate(smallest, modes[0] as boolean) },
-    { text: '--checkpoint-layers on', memory: await estimate(tokens, true) },
-    { text: `both`, memory: await estimate(smallest, true) },
-  ].map(({ text, memory: { total } }) => `${text} (${gib(total)})`);
+  const wanted = await estimate(first, modes[0] as boolean);
+  const alternatives: string[] = [];
+  for (const [text, tokens, checkpointLayers] of [
+    [`--micro-batch-tokens ${piece}`, piece, modes[0] as boolean],
+    ['--checkpoint-layers on', first, true],
+    ['both', piece, true],
+  ] as const) {
+    alternatives.push(`${text} (${gib((await estimate(tokens, checkpointLayers)).total)})`);
+  }
   throw new StepwardError(
     'OUT_OF_MEMORY',
-    `training with micro-batches of ${tokens} tokens takes ${gib(memory.total)} (loaded ${gib(memory.base)}, gradients ` +
-      `${gib(memory.gradients)}, optimiser ${gib(memory.optimizer)}, activations ${gib(memory.activations)}, working space ` +
-      `${gib(memory.workspace)}); expected at most ${gib(limitOf(memory, wishes))}. Less is taken by ` +
-      `${alternatives.join(', ')}, or by --lora-rank, which needs gradients and optimiser state for its adapters only`,
+    `training with micro-batches of ${largest(first).tokens} tokens takes ${gib(wanted.total)} (loaded ` +
+      `${gib(wanted.base)}, gradients ${gib(wanted.gradients)}, optimiser ${gib(wanted.optimizer)}, activations ` +
+      `${gib(wanted.activations)}, working space ${gib(wanted.workspace)}); expected at most ` +
+      `${gib(limitOf(wanted, wishes))}. Less is taken by ${alternatives.join(', ')}, or by --lora-rank, which needs ` +
+      'gradients and optimiser state for its adapters only',
   );
 }
 
-function sizesFor(wish: number | 'auto', data: DataShape): number[] {
-  if (wish !== 'auto') return [wish];
-  const sizes: number[] = [];
-  for (let tokens = Math.min(PLENTY[data.device], data.largestStep); ; tokens = Math.ceil(tokens / 2)) {
-    sizes.push(tokens);
-    if (tokens <= Math.max(data.largestPiece, 1)) return sizes;
-  }
+function plentyOf(device: string): number {
+  return device.startsWith('cuda') ? PLENTY.cuda : PLENTY.cpu;
+}
+
+/** From `tokens` down to the first that is not above `piece`. */
+function halvings(tokens: number, piece: number): number[] {
+  const sizes = [tokens];
+  while ((sizes.at(-1) as number) > piece) sizes.push(Math.ceil((sizes.at(-1) as number) / 2));
+  return sizes;
 }
 
 function limitOf(memory: TrainingMemory, wishes: MemoryWishes): number {

@@ -4,9 +4,10 @@ import { StepwardError } from '../errors.js';
 import { defined } from '../native/options.js';
 import type { PreferenceLossKind, TrainerOptions } from '../native/types.js';
 import type { PairLoss } from './losses/pair-loss.js';
+import { CHECKPOINTS } from './memory.js';
 import type { OptimizerOptions, PreferenceOptions } from './types.js';
 
-type OptionalKeys = 'maxSteps' | 'lora' | 'adapter' | 'allowOtherBase' | 'freeze';
+type OptionalKeys = 'maxSteps' | 'memoryLimit' | 'lora' | 'adapter' | 'allowOtherBase' | 'freeze';
 export type ResolvedOptimizer = Required<Omit<OptimizerOptions, OptionalKeys>> & Pick<OptimizerOptions, OptionalKeys>;
 export type ResolvedPreference = ResolvedOptimizer &
   Required<Pick<PreferenceOptions, 'beta' | 'loss' | 'labelSmoothing' | 'gamma' | 'mix' | 'sftWeight'>>;
@@ -36,7 +37,12 @@ export function resolveOptimizer(given: OptimizerOptions, defaultLearningRate: n
     beta1: fraction('beta1', given.beta1 ?? 0.9),
     beta2: fraction('beta2', given.beta2 ?? 0.999),
     eps: above('eps', given.eps ?? 1e-8, 0),
-    microBatchTokens: integer('micro-batch tokens', given.microBatchTokens ?? 8192, 1),
+    microBatchTokens:
+      given.microBatchTokens === undefined || given.microBatchTokens === 'auto'
+        ? 'auto'
+        : integer('micro-batch tokens', given.microBatchTokens, 1),
+    checkpointLayers: oneOf('checkpoint layers', given.checkpointLayers ?? 'auto', CHECKPOINTS),
+    memoryLimit: given.memoryLimit === undefined ? undefined : above('memory limit', given.memoryLimit, 0),
     sharing: oneOf('sharing', given.sharing ?? 'auto', SHARING),
     seed: integer('seed', given.seed ?? 0, 0),
     shuffle: given.shuffle ?? true,

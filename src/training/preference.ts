@@ -7,6 +7,7 @@ import { baseLogprobs } from './completions.js';
 import { pairRecord } from './failure.js';
 import { usesReference } from './losses/pair-loss.js';
 import { lossStep } from './losses/step.js';
+import { largestBatchOf, type PackedSize } from './memory.js';
 import { PreferenceMeter } from './metrics.js';
 import { type ResolvedPreference, resolvePreference } from './options.js';
 import { sharingCost } from './packing/cost.js';
@@ -43,7 +44,8 @@ export async function trainPreference(
     );
   }
   const cost = sharingCost(options.sharing, engine.info);
-  const batchesOf = (step: PlannedStep): PairBatch[] => packPairs(pairsOf(step), options.microBatchTokens, cost);
+  let budget = 1;
+  const batchesOf = (step: PlannedStep): PairBatch[] => packPairs(pairsOf(step), budget, cost);
   const reference = new ReferenceTable(pairs.length, withReference);
   const loss = lossStep(options.loss);
   let atHand: { index: number; batches: PairBatch[] } | undefined;
@@ -52,11 +54,19 @@ export async function trainPreference(
     engine,
     plan,
     {
+      largestBatch: largestBatchOf(
+        plan,
+        (step) => pairsOf(step).reduce((sum, pair) => sum + unpackedTokens(pair), 0),
+        (step, tokens) => packPairs(pairsOf(step), tokens, cost).map(sizeOf),
+      ),
+      useBudget(tokens) {
+        budget = tokens;
+      },
       async prepare(trainer) {
         const total = Math.min(plan.total, plan.perEpoch);
         if (!withReference) return checkFirstShared(engine, trainer, plan, batchesOf, hooks.signal);
         const other = hooks.reference === engine ? undefined : hooks.reference;
-        const model = await ReferenceModel.open(engine, trainer, other, hooks.referenceCache);
+        const model = await ReferenceModel.open(engine, trainer, other, hooks.referenceCache, options.adapter);
         let packingCheck: number | undefined;
         try {
           for (const step of plan.steps()) {
@@ -149,6 +159,13 @@ function lossBatch(
     pairNorm,
     tokenNorm,
   };
+}
+
+function sizeOf({ packed: { forest, completionSegments } }: PairBatch): PackedSize {
+  const { offsets, tokens } = forest;
+  const scored = [...new Set(completionSegments)];
+  const length = (segment: number): number => (offsets[segment + 1] as number) - (offsets[segment] as number);
+  return { tokens: tokens.length, scoredTokens: scored.reduce((sum, segment) => sum + length(segment), 0) };
 }
 
 /** Where no reference log-probs are made that the check could look at. */

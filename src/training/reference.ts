@@ -1,6 +1,9 @@
 // Reference log-probs: computed once, before the first step, on the very packing that the first epoch trains on, or taken
 // from disk. Later epochs pack the pairs differently and read them by pair.
 
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import type { EngineLike, TrainerLike } from '../native/types.js';
 import { baseLogprobs, completionCount } from './completions.js';
 import type { PackedPairs, Pair, PairBatch } from './pairs.js';
@@ -45,6 +48,14 @@ export class ReferenceTable {
   }
 }
 
+function adapterHash(folder: string | undefined): string | undefined {
+  if (folder === undefined) return undefined;
+  const hash = createHash('sha256');
+  for (const name of ['adapter_config.json', 'adapter_model.safetensors'])
+    hash.update(readFileSync(join(folder, name)));
+  return hash.digest('hex');
+}
+
 /** Gives the reference log-probs of micro-batches, from disk where they are there, and counts tokens. */
 export class ReferenceModel {
   readonly #trainer: TrainerLike;
@@ -61,18 +72,23 @@ export class ReferenceModel {
 
   /**
    * `other`: an engine that is the reference; undefined: the trained one as it is. It too goes through a trainer: by the
-   * same routine and packing equal weights give equal log-probs.
+   * same routine and packing equal weights give equal log-probs. `adapter`: the folder of the one that training starts from,
+   * which the reference has as well.
    */
   static async open(
     engine: EngineLike,
     trainer: TrainerLike,
     other: EngineLike | undefined,
     stored: ReferenceCacheOptions | undefined,
+    adapter: string | undefined,
   ): Promise<ReferenceModel> {
     const { device, dtype } = (other ?? engine).info;
     const cache = stored
       ? ReferenceCache.open(
-          { ...stored, machine: JSON.stringify([stored.machine, device, dtype]) },
+          {
+            ...stored,
+            machine: JSON.stringify([stored.machine, device, dtype, adapterHash(other ? undefined : adapter)]),
+          },
           await (other ?? engine).weightsHash(),
         )
       : undefined;

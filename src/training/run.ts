@@ -3,6 +3,7 @@
 
 import { StepwardError } from '../errors.js';
 import type { EngineLike, TrainerLike } from '../native/types.js';
+import { type LargestBatch, planMemory } from './memory.js';
 import { type ResolvedOptimizer, trainerOptions } from './options.js';
 import { peakMemory } from './peak-memory.js';
 import type { PlannedStep, StepPlan } from './steps.js';
@@ -22,6 +23,9 @@ type Prepared = Partial<Pick<TrainingSummary, 'referenceTokens' | 'cachedReferen
 export type BatchAtHand = Pick<TrainingFailure, 'microBatch' | 'records' | 'values'>;
 
 export interface TrainingJob {
+  /** The largest micro-batch under a budget, and the budget that was chosen. */
+  largestBatch: LargestBatch;
+  useBudget(tokens: number): void;
   /** Computed once, before the first step. */
   prepare?(trainer: TrainerLike): Promise<Prepared>;
   /** Accumulates the gradients of one optimiser step. */
@@ -53,6 +57,10 @@ export async function runTraining(
   const trainer = await engine.createTrainer(trainerOptions(options));
   let accumulated = false;
   try {
+    const memory = await planMemory(trainer, options, engine.info.device, job.largestBatch);
+    job.useBudget(memory.microBatchTokens);
+    summary.estimatedBytes = memory.estimatedBytes;
+    hooks.onMemory?.(memory);
     Object.assign(summary, await job.prepare?.(trainer));
     await hooks.checkpoints?.restore(trainer, summary);
     for (const step of plan.steps()) {
@@ -98,6 +106,8 @@ export async function runTraining(
   } finally {
     await trainer.dispose();
   }
+  const peak = peakMemory();
+  if (peak !== undefined) summary.peakBytes = peak;
   summary.seconds = (performance.now() - start) / 1000;
   return summary;
 }

@@ -5,6 +5,7 @@ import { StepwardError } from '../errors.js';
 import type { EngineLike, ForestData, TrainerLike } from '../native/types.js';
 import { baseLogprobs } from './completions.js';
 import { exampleRecord } from './failure.js';
+import { largestBatchOf, type PackedSize } from './memory.js';
 import { TokenMeter } from './metrics.js';
 import { resolveOptimizer } from './options.js';
 import { packStep } from './packing/batches.js';
@@ -47,18 +48,23 @@ export async function trainSft(
   );
 
   const cost = sharingCost(options.sharing, engine.info);
-  const batchesOf = (step: PlannedStep): ExampleBatch[] =>
-    packExamples(
-      step.items.map((i) => examples[i] as SftExample),
-      options.microBatchTokens,
-      cost,
-    );
+  const membersOf = (step: PlannedStep): SftExample[] => step.items.map((i) => examples[i] as SftExample);
+  let budget = 1;
+  const batchesOf = (step: PlannedStep): ExampleBatch[] => packExamples(membersOf(step), budget, cost);
   let atHand: { index: number; step: PlannedStep; batches: ExampleBatch[] } | undefined;
 
   return runTraining(
     engine,
     plan,
     {
+      largestBatch: largestBatchOf(
+        plan,
+        (step) => membersOf(step).reduce((sum, example) => sum + length(example), 0),
+        (step, tokens) => packExamples(membersOf(step), tokens, cost).map(sizeOf),
+      ),
+      useBudget(tokens) {
+        budget = tokens;
+      },
       async prepare(trainer) {
         for (const step of plan.steps()) {
           if (step.index >= plan.perEpoch) break;
@@ -68,7 +74,7 @@ export async function trainSft(
         return {};
       },
       async accumulate(trainer, step) {
-        const members = step.items.map((i) => examples[i] as SftExample);
+        const members = membersOf(step);
         const tokenNorm = members.reduce((sum, example) => sum + scoredTokens(example), 0);
         const meter = new TokenMeter();
         let loss = 0;
@@ -113,6 +119,14 @@ export async function trainSft(
     { examples: examples.length },
     hooks,
   );
+}
+
+function sizeOf({ forest: { offsets, tokens }, segmentWeight }: ExampleBatch): PackedSize {
+  const scored = segmentWeight.reduce(
+    (sum, weight, s) => sum + (weight === 0 ? 0 : (offsets[s + 1] as number) - (offsets[s] as number)),
+    0,
+  );
+  return { tokens: tokens.length, scoredTokens: scored };
 }
 
 function length(example: SftExample): number {

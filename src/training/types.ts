@@ -3,6 +3,7 @@
 import type { EngineLike, PreferenceLossKind } from '../native/types.js';
 import type { TrainingCheckpoints } from './checkpoint.js';
 import type { PairLoss } from './losses/pair-loss.js';
+import type { CheckpointChoice, MemoryPlan } from './memory.js';
 
 /** A trajectory with its judged steps. The chosen steps are the trunk; a step without rejected ones is only trunk. */
 export interface PreferenceTree {
@@ -52,8 +53,15 @@ export interface OptimizerOptions {
   beta1?: number;
   beta2?: number;
   eps?: number;
-  /** Tokens per forward pass where the data allows. Default 8192. */
-  microBatchTokens?: number;
+  /**
+   * Tokens per forward pass where the data allows. Default auto: as many as the free memory has room for, up to 2048 on the
+   * CPU and 16384 on a GPU. A number makes the rounding independent of the memory that happens to be free.
+   */
+  microBatchTokens?: number | 'auto';
+  /** Whether layers keep only their input for the backward pass and run again there. Default auto: where memory needs it. */
+  checkpointLayers?: CheckpointChoice;
+  /** Bytes that the process (or the GPU) may take. Default: what is free. More is refused before anything is computed. */
+  memoryLimit?: number;
   /**
    * What is computed once for several records. auto: prefixes whose sharing pays by an estimate; on: every common prefix;
    * off: none, each completion runs with a context of its own, for measurements. Default auto.
@@ -111,6 +119,8 @@ export interface TrainingHooks {
   onPlan?(totalSteps: number): void;
   /** While reference log-probs are computed, in optimiser steps of the first epoch. */
   onReference?(done: number, total: number): void;
+  /** What was chosen to fit the memory, before anything is computed. */
+  onMemory?(plan: MemoryPlan): void;
   /** After each optimiser step. A throw ends the training: the weights keep the steps taken. */
   onStep?(metrics: StepMetrics): void;
   /** Model that gives the reference log-probs. Default: the engine itself before training. */
@@ -170,6 +180,9 @@ export interface TrainingSummary {
   seconds: number;
   /** Loss of the last step; NaN when no step was taken. */
   finalLoss: number;
+  /** Of the process (or the GPU) at its peak: by formula before the training, and measured (the process). */
+  estimatedBytes?: number;
+  peakBytes?: number;
 }
 
 /** A TrainingSummary as files and --json summaries hold it. */

@@ -14,6 +14,7 @@ export const cost = (id: number): number => 0.25 + (id % 8) / 8;
 
 export interface FakeTrainer extends TrainerLike {
   calls: string[];
+  checkpointLayers: boolean;
   batches: PreferenceBatch[];
   sftBatches: SftBatch[];
   /** What backwardPreference was given. */
@@ -37,6 +38,7 @@ export function fakeTrainerEngine(decay = 0.5, reference = 1): { engine: EngineL
     );
   const trainer: FakeTrainer = {
     calls: [],
+    checkpointLayers: false,
     batches: [],
     sftBatches: [],
     grads: [],
@@ -104,7 +106,7 @@ export function fakeTrainerEngine(decay = 0.5, reference = 1): { engine: EngineL
       return { base: 100, gradients: 0, optimizer: 0, activations, workspace: 0, total, resident: 100, available: 1e9 };
     },
     async setCheckpointLayers(on) {
-      trainer.calls.push(`checkpointLayers ${on}`);
+      trainer.checkpointLayers = on;
     },
     async zeroGrad() {
       trainer.calls.push('zeroGrad');

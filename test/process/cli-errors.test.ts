@@ -226,3 +226,29 @@ describe('checkpoints', () => {
       'tokenizer.json',
     ));
 });
+
+describe('memory', () => {
+  const pair = { prompt_ids: [1, 2, 3], chosen_ids: [4], rejected_ids: [5] };
+
+  it('refuses what cannot fit before anything is computed, and says what would', async () => {
+    const output = join(root, 'too-large');
+    const args = ['dpo', '--model', llama, '--data', lines(pair), '--output', output, '--memory-limit-mib', '1'];
+    const { status, stderr } = await runCli([...args, '--no-reference-cache']);
+    expect(status).toBe(1);
+    expect(stderr).toMatch(
+      /training with micro-batches of 8 tokens takes [\d.]+ GiB \(loaded .*expected at most 0\.00 GiB\. Less is taken by --micro-batch-tokens 8 /,
+    );
+    expect(existsSync(output)).toBe(false);
+  });
+
+  it('says what a training was to take and took', async () => {
+    const output = join(root, 'estimated');
+    const args = ['dpo', '--model', llama, '--data', lines(pair), '--output', output, '--no-reference-cache', '--json'];
+    const { status, stdout } = await runCli(args);
+    expect(status).toBe(0);
+    const summary = JSON.parse(stdout);
+    // Almost all of it is the process itself.
+    expect(summary.estimated_bytes / summary.peak_bytes).toBeGreaterThan(0.6);
+    expect(summary.estimated_bytes / summary.peak_bytes).toBeLessThan(1.3);
+  });
+});

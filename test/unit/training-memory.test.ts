@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { MicroBatchShape, TrainerLike, TrainingMemory } from '../../src/native/types.js';
-import { planMemory } from '../../src/training/memory.js';
+import { type LargestBatch, largestBatchOf, planMemory } from '../../src/training/memory.js';
+import type { PlannedStep } from '../../src/training/steps.js';
 
 const MIB = 2 ** 20;
 
@@ -23,42 +24,50 @@ function trainerWith(availableMiB: number): TrainerLike & { on?: boolean; asked:
   return trainer as unknown as TrainerLike & { on?: boolean; asked: MicroBatchShape[] };
 }
 
-const data = { device: 'cpu', largestStep: 10_000, largestPiece: 100, scored: 0.5 } as const;
+/** Much data in pieces of 100 tokens, half of them scored. */
+const largest: LargestBatch = (budget) => {
+  const tokens = Math.max(100, Math.min(10_000, budget));
+  return { tokens, scoredTokens: tokens / 2 };
+};
 const auto = { microBatchTokens: 'auto', checkpointLayers: 'auto' } as const;
 
 describe('planMemory', () => {
   it('takes the largest size worth having where there is room', async () => {
     const trainer = trainerWith(100_000);
-    const plan = await planMemory(trainer, auto, data);
+    const plan = await planMemory(trainer, auto, 'cpu', largest);
     expect(plan).toEqual({ microBatchTokens: 2048, checkpointLayers: false, estimatedBytes: 2298 * MIB });
     expect(trainer.asked[0]).toEqual({ tokens: 2048, scoredTokens: 1024, checkpointLayers: false });
-    expect(await planMemory(trainerWith(-1), auto, { ...data, largestStep: 700 })).toMatchObject({
-      microBatchTokens: 700,
-    });
+    expect(await planMemory(trainerWith(-1), auto, 'cuda:0', largest)).toMatchObject({ microBatchTokens: 16384 });
   });
 
   it('halves micro-batches before it lets layers run again', async () => {
     // 200 resident + 0.9 * 1200 = 1280 MiB: 250 + 1024 fits.
-    expect(await planMemory(trainerWith(1200), auto, data)).toMatchObject({
+    expect(await planMemory(trainerWith(1200), auto, 'cpu', largest)).toMatchObject({
       microBatchTokens: 1024,
       checkpointLayers: false,
     });
     const tight = trainerWith(600); // 740 MiB: not even 512 tokens without checkpoints
-    expect(await planMemory(tight, auto, data)).toMatchObject({ microBatchTokens: 2048, checkpointLayers: true });
+    expect(await planMemory(tight, auto, 'cpu', largest)).toMatchObject({
+      microBatchTokens: 2048,
+      checkpointLayers: true,
+    });
     expect(tight.on).toBe(true);
   });
 
-  it('keeps to what was asked for, and counts a piece that cannot be cut whole', async () => {
+  it('keeps to what was asked for, and counts an item that cannot be cut whole', async () => {
     const trainer = trainerWith(100_000);
     const wishes = { microBatchTokens: 64, checkpointLayers: 'off' } as const;
-    expect(await planMemory(trainer, wishes, data)).toMatchObject({ microBatchTokens: 64, checkpointLayers: false });
+    expect(await planMemory(trainer, wishes, 'cpu', largest)).toMatchObject({
+      microBatchTokens: 64,
+      checkpointLayers: false,
+    });
     expect(trainer.asked).toEqual([{ tokens: 100, scoredTokens: 50, checkpointLayers: false }]);
     expect(trainer.on).toBe(false);
   });
 
   it('says what is needed, what there is and what would fit', async () => {
     const wishes = { microBatchTokens: 4096, checkpointLayers: 'off', memoryLimit: 1000 * MIB } as const;
-    await expect(planMemory(trainerWith(1), wishes, data)).rejects.toMatchObject({
+    await expect(planMemory(trainerWith(1), wishes, 'cpu', largest)).rejects.toMatchObject({
       code: 'OUT_OF_MEMORY',
       message:
         'training with micro-batches of 4096 tokens takes 4.24 GiB (loaded 0.10 GiB, gradients 0.05 GiB, optimiser 0.10 GiB, activations 4.00 GiB, working space 0.00 GiB); expected at most 0.98 GiB. Less is taken by --micro-batch-tokens 100 (0.34 GiB), --checkpoint-layers on (0.64 GiB), both (0.25 GiB), or by --lora-rank, which needs gradients and optimiser state for its adapters only',
@@ -67,6 +76,31 @@ describe('planMemory', () => {
 
   it('refuses where nothing fits', async () => {
     const wishes = { ...auto, memoryLimit: 200 * MIB };
-    await expect(planMemory(trainerWith(1), wishes, data)).rejects.toMatchObject({ code: 'OUT_OF_MEMORY' });
+    await expect(planMemory(trainerWith(1), wishes, 'cpu', largest)).rejects.toMatchObject({ code: 'OUT_OF_MEMORY' });
+  });
+});
+
+describe('largestBatchOf', () => {
+  it("packs the first epoch's largest steps and takes their largest micro-batch", () => {
+    const step = (index: number): PlannedStep => ({ index, epoch: 1, learningRate: 1, items: [index] });
+    const packed: number[] = [];
+    const plan = {
+      total: 100,
+      perEpoch: 30,
+      *steps() {
+        for (let index = 0; index < 100; index++) yield step(index);
+      },
+    };
+    const of = largestBatchOf(
+      plan,
+      ({ index }) => index,
+      ({ index }, budget) => {
+        packed.push(index);
+        return [{ tokens: Math.min(budget, index), scoredTokens: 1 }];
+      },
+    );
+    expect(of(1000)).toEqual({ tokens: 29, scoredTokens: 1 });
+    expect(packed.toSorted((a, b) => a - b)).toEqual(Array.from({ length: 16 }, (_, i) => 14 + i));
+    expect(of(7)).toEqual({ tokens: 7, scoredTokens: 1 });
   });
 });

@@ -78,6 +78,9 @@ struct PreferenceResult {
 struct CompletionValues {
   std::vector<double> logprobs;  // [C] under the policy
   std::vector<int32_t> lengths;  // [C] tokens that each is the sum of
+  // [3, C] of each one's tokens: those that no other was likelier than, and the sums of entropies in nats and mean
+  // logits.
+  std::vector<double> statistics;
   int64_t computed_tokens = 0;
 };
 

@@ -6,6 +6,7 @@ import type {
   PreferenceBatch,
   PreferenceLossKind,
   PreferenceResult,
+  TokenStatistics,
   TrainerLike,
 } from '../../native/types.js';
 import { checkGradient } from './check-gradient.js';
@@ -58,7 +59,7 @@ class OwnLoss implements LossStep {
   async #accumulate(...[trainer, batch, pairs, signal]: Parameters<LossStep['accumulate']>): Promise<PreferenceResult> {
     const { forest, completionOffsets, completionSegments } = batch;
     const completions: Completions = { forest, completionOffsets, completionSegments };
-    const { logprobs, lengths, computedTokens } = await trainer.forwardPreference(completions, signal);
+    const { logprobs, lengths, statistics, computedTokens } = await trainer.forwardPreference(completions, signal);
     try {
       const vectors = vectorsOf(batch, logprobs, lengths, pairs);
       const { loss, gradChosen, gradRejected } = await this.#mixed(vectors, batch.mix, pairs);
@@ -91,6 +92,7 @@ class OwnLoss implements LossStep {
         completionLogprobs: logprobs,
         pairLoss,
         computedTokens,
+        ...(statistics && { statistics: statisticsOf(batch, lengths, statistics) }),
       };
     } catch (error) {
       await trainer.zeroGrad().catch(() => undefined);
@@ -143,6 +145,32 @@ class OwnLoss implements LossStep {
     }
     return result;
   }
+}
+
+/** The sums over the pairs that the core gives beside its own losses. `of`: [3, C], see CompletionValues. */
+function statisticsOf(
+  { chosen, rejected }: Omit<PreferenceBatch, 'loss'>,
+  lengths: Int32Array,
+  of: Float64Array,
+): TokenStatistics {
+  const completions = lengths.length;
+  const sum = (side: Int32Array, value: (completion: number) => number): number =>
+    side.reduce((total, completion) => total + value(completion), 0);
+  const row =
+    (kind: number) =>
+    (completion: number): number =>
+      of[kind * completions + completion] as number;
+  const length = (completion: number): number => lengths[completion] as number;
+  const [chosenTokens, rejectedTokens] = [sum(chosen, length), sum(rejected, length)];
+  return {
+    correct: sum(chosen, row(0)),
+    entropy: sum(chosen, row(1)) + sum(rejected, row(1)),
+    logitsChosen: sum(chosen, row(2)),
+    logitsRejected: sum(rejected, row(2)),
+    chosenTokens,
+    rejectedTokens,
+    sideTokens: chosenTokens + rejectedTokens,
+  };
 }
 
 function vectorsOf(
