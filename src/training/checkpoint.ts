@@ -32,6 +32,8 @@ export interface CheckpointOptions {
 
 interface Stored {
   progress: TrainingProgress;
+  /** Tokens of a micro-batch: gradients are added up in its order, so another size gives other last bits. */
+  microBatchTokens?: number;
   fingerprint: Record<string, unknown>;
 }
 
@@ -45,6 +47,7 @@ export class TrainingCheckpoints {
   #stored: Stored | undefined;
   /** Steps in the newest. */
   #saved = 0;
+  #microBatchTokens: number | undefined;
 
   private constructor(engine: EngineLike, options: CheckpointOptions) {
     this.#engine = engine;
@@ -84,6 +87,19 @@ export class TrainingCheckpoints {
     return lines.filter((line) => line !== '').map((line) => JSON.parse(line) as StepMetrics);
   }
 
+  /** The size of micro-batches to go on with where it is chosen by the memory that is there, which changes. */
+  sameBatches<W extends { microBatchTokens: number | 'auto' }>(wishes: W): W {
+    const before = this.#stored?.microBatchTokens;
+    return before === undefined || wishes.microBatchTokens !== 'auto'
+      ? wishes
+      : { ...wishes, microBatchTokens: before };
+  }
+
+  /** Call once the size of micro-batches is known. */
+  keepBatches(microBatchTokens: number): void {
+    this.#microBatchTokens = microBatchTokens;
+  }
+
   /** Call once after the reference pass, which needs the model as it was before training. */
   async restore(trainer: TrainerLike, progress: TrainingProgress): Promise<void> {
     if (this.#from === undefined || this.#stored === undefined) return;
@@ -113,7 +129,11 @@ export class TrainingCheckpoints {
     else await trainer.saveAdapter(parameters, adapterOf);
     await trainer.saveState(join(part, STATE));
     copyFileSync(log, join(part, 'train.jsonl'));
-    const stored: Stored = { progress: pickProgress(progress), fingerprint };
+    const stored: Stored = {
+      progress: pickProgress(progress),
+      ...(this.#microBatchTokens !== undefined && { microBatchTokens: this.#microBatchTokens }),
+      fingerprint,
+    };
     writeFileSync(join(part, 'trainer.json'), `${JSON.stringify(stored, undefined, 2)}\n`);
     rmSync(folder, { recursive: true, force: true });
     renameSync(part, folder);

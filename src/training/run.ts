@@ -57,7 +57,9 @@ export async function runTraining(
   const trainer = await engine.createTrainer(trainerOptions(options));
   let accumulated = false;
   try {
-    const memory = await planMemory(trainer, options, engine.info.device, job.largestBatch);
+    const wishes = hooks.checkpoints?.sameBatches(options) ?? options;
+    const memory = await planMemory(trainer, wishes, engine.info.device, job.largestBatch);
+    hooks.checkpoints?.keepBatches(memory.microBatchTokens);
     job.useBudget(memory.microBatchTokens);
     summary.estimatedBytes = memory.estimatedBytes;
     hooks.onMemory?.(memory);

@@ -27,10 +27,11 @@ interface Run {
   /** The step after which it fails, or with `interrupt` is interrupted. */
   stopAfter?: number;
   interrupt?: AbortController;
+  batchSize?: number;
 }
 
 /** Trains with checkpoints. */
-async function train(resume: boolean, { fingerprint = { lr: 1 }, stopAfter = 99, interrupt }: Run = {}) {
+async function train(resume: boolean, { fingerprint = { lr: 1 }, stopAfter = 99, interrupt, batchSize = 1 }: Run = {}) {
   const { engine, trainer } = fakeTrainerEngine();
   engine.save = async (folder) => {
     mkdirSync(folder, { recursive: true });
@@ -45,7 +46,7 @@ async function train(resume: boolean, { fingerprint = { lr: 1 }, stopAfter = 99,
   const summary = await trainSft(
     engine,
     examples,
-    { batchSize: 1, shuffle: false },
+    { batchSize, shuffle: false },
     {
       checkpoints,
       ...(interrupt && { signal: interrupt.signal }),
@@ -88,6 +89,21 @@ it('goes on after the newest whole one, with its counts and its log', async () =
   expect(whole.lines.at(-1)?.num_tokens).toBe(21);
   expect(whole.summary).toMatchObject({ steps: 7, tokens: 21, computedTokens: 21 });
   expect(kept()).toEqual(['step-6']);
+});
+
+it('goes on with the size of micro-batches that it had, whatever memory is there now', async () => {
+  const sizes = ({ trainer }: Awaited<ReturnType<typeof train>>) =>
+    trainer.sftBatches.map(({ forest }) => forest.tokens.length);
+  await expect(train(false, { stopAfter: 3, batchSize: 3 })).rejects.toThrow('stopped');
+  const path = join(root, 'checkpoints', 'step-2', 'trainer.json');
+  const stored = JSON.parse(readFileSync(path, 'utf8')) as { microBatchTokens: number; progress: { steps: number } };
+  expect(stored.microBatchTokens).toBeGreaterThan(9);
+  // As if it had been three tokens, and the first two steps were still to do.
+  stored.progress.steps = 0;
+  writeFileSync(path, JSON.stringify({ ...stored, microBatchTokens: 3 }));
+  expect(Math.max(...sizes(await train(true, { batchSize: 3 })))).toBe(3);
+  rmSync(join(root, 'checkpoints'), { recursive: true });
+  expect(Math.max(...sizes(await train(false, { batchSize: 3 })))).toBeGreaterThan(3);
 });
 
 it('makes one where the training is interrupted', async () => {
