@@ -61,7 +61,8 @@ export async function runTraining(
     const memory = await planMemory(trainer, wishes, engine.info.device, job.largestBatch);
     hooks.checkpoints?.keepBatches(memory.microBatchTokens);
     job.useBudget(memory.microBatchTokens);
-    summary.estimatedBytes = memory.estimatedBytes;
+    // Loading may have taken more than training a small part of the model will.
+    summary.estimatedBytes = Math.max(memory.estimatedBytes, peakMemory() ?? 0);
     hooks.onMemory?.(memory);
     Object.assign(summary, await job.prepare?.(trainer));
     await hooks.checkpoints?.restore(trainer, summary);

@@ -41,7 +41,9 @@ async function stopAfter(name: string, options: Options, step: number, signal: N
   let timer: NodeJS.Timeout | undefined;
   const result = await runCli([name, ...args, '--save-every', '5'], (_, child) => {
     timer ??= setInterval(() => {
-      if ((checkpointSteps(`${output}.checkpoint`).at(-1) ?? 0) >= step) child.kill(signal);
+      if ((checkpointSteps(`${output}.checkpoint`).at(-1) ?? 0) < step) return;
+      child.kill(signal); // once: a second SIGINT would end the process before it has saved
+      clearInterval(timer);
     }, 2);
   });
   clearInterval(timer);
