@@ -231,7 +231,7 @@ describe('packPairs', () => {
       rejected: [{ ids: [3, k] }, { ids: [60 + k, 4] }],
     }));
     const [batch] = packPairs(flattenTrees([tree]).pairs, 1000, exact);
-    const { forest } = batch?.packed as { forest: ForestData };
+    const forest = batch?.packed.forest as ForestData;
     // Of the last step either side may come first: neither has anything below it.
     const trunk = [tree.promptIds, ...tree.steps.slice(0, -1).map((step) => step.chosenIds)].flat();
     expect([...forest.tokens.subarray(0, trunk.length)]).toEqual(trunk);

@@ -136,7 +136,10 @@ function bestFit(runs: Run[], budget: number): MicroBatch[] {
     for (const bin of bins) {
       if (bin.tokens + tokens <= budget && (!found || bin.tokens > found.tokens)) found = bin;
     }
-    if (!found) bins.push((found = { members: [], tokens: 0 }));
+    if (!found) {
+      found = { members: [], tokens: 0 };
+      bins.push(found);
+    }
     found.members.push(r);
     found.tokens += tokens;
   }
