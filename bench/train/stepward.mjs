@@ -47,7 +47,7 @@ try {
       ...optional('maxSteps', 'max_steps'),
       ...optional('microBatchTokens', 'micro_batch_tokens'),
       ...optional('sharing'),
-      ...optional('checkpoint'),
+      ...optional('checkpointLayers', 'checkpoint_layers'),
       ...optional('lora'),
     },
     {
