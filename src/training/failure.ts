@@ -17,6 +17,7 @@ export function pairRecord(pair: Pair): object {
     chosen_ids: pair.chosen,
     rejected_ids: pair.rejected,
     weight: pair.weight,
+    ...(pair.mix !== undefined && { mix: pair.mix }),
   };
 }
 

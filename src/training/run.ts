@@ -96,7 +96,7 @@ export async function runTraining(
       });
       await hooks.checkpoints?.stepped(trainer, summary);
     }
-    if (options.lora || options.adapter !== undefined) {
+    if (trainsAdapter(options)) {
       if (hooks.adapterDirectory !== undefined)
         await trainer.saveAdapter(hooks.adapterDirectory, hooks.baseModel ?? '');
       await trainer.mergeAdapter();
@@ -113,6 +113,10 @@ export async function runTraining(
   if (peak !== undefined) summary.peakBytes = peak;
   summary.seconds = (performance.now() - start) / 1000;
   return summary;
+}
+
+function trainsAdapter({ lora, adapter }: ResolvedOptimizer): boolean {
+  return lora !== undefined || adapter !== undefined;
 }
 
 /** Only these differ between two runs of one training. */
@@ -141,7 +145,7 @@ async function reported(
     await trainer.mergeAdapter();
   };
   const kept = await hooks
-    .onFailure?.({ ...failure, ...(options.lora && { takeAdapter }) })
+    .onFailure?.({ ...failure, ...(trainsAdapter(options) && { takeAdapter }) })
     .catch((cause: unknown) => `nothing of it could be saved: ${(cause as Error).message}`);
   const place = microBatch === undefined ? `step ${step}` : `step ${step}, micro-batch ${microBatch}`;
   const after = kept === undefined ? '' : `; ${kept}`;

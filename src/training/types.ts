@@ -155,7 +155,7 @@ export interface TrainingFailure {
   records: object[];
   /** Per record, what is known of it: where it comes from, reference log-probs. */
   values: object[];
-  /** Writes the adapter as it is and then merges it into the model. Only with LoRA. */
+  /** Writes the adapter as it is and then merges it into the model. Only where one is trained. */
   takeAdapter?(directory: string): Promise<void>;
 }
 

@@ -12,7 +12,7 @@ import { saveFailure } from '../../src/training/failure.js';
 import { flattenTrees } from '../../src/training/pairs.js';
 import { trainPreference } from '../../src/training/preference.js';
 import { trainSft } from '../../src/training/sft.js';
-import type { PreferenceTree, SftExample, TrainingFailure } from '../../src/training/types.js';
+import type { PreferenceOptions, PreferenceTree, SftExample, TrainingFailure } from '../../src/training/types.js';
 import { readLines } from '../helpers/command.js';
 import { fakeTrainerEngine } from '../helpers/fake-trainer.js';
 
@@ -25,12 +25,12 @@ const trees: PreferenceTree[] = Array.from({ length: 4 }, (_, i) => ({
   promptIds: [i, 1, 2],
   steps: [
     { chosenIds: [3, 4], rejected: [{ ids: [15, 23, 7], weight: 0.5 }] },
-    { chosenIds: [5], rejected: [{ ids: [31, 6] }] },
+    { chosenIds: [5], rejected: [{ ids: [31, 6], mix: 0.25 }] },
   ],
 }));
 
 /** Trains until the micro-batch after `good` ones fails, and keeps what is handed out. */
-async function fail(good: number, how: 'throw' | 'loss' | 'apply' = 'throw', lora = false) {
+async function fail(good: number, how: 'throw' | 'loss' | 'apply' = 'throw', options: PreferenceOptions = {}) {
   const { engine, trainer } = fakeTrainerEngine();
   const accumulate = trainer.accumulatePreference;
   trainer.accumulatePreference = async (batch) => {
@@ -46,11 +46,11 @@ async function fail(good: number, how: 'throw' | 'loss' | 'apply' = 'throw', lor
     return apply(rate);
   };
   const failures: TrainingFailure[] = [];
-  const folder = join(root, `failed-${good}-${how}-${lora}`);
+  const folder = join(root, `failed-${good}-${how}-${Object.keys(options).join()}`);
   const error = await trainPreference(
     engine,
     trees,
-    { batchSize: 4, microBatchTokens: 12, shuffle: false, ...(lora && { lora: { rank: 2 } }) },
+    { batchSize: 4, microBatchTokens: 12, shuffle: false, ...options },
     {
       async onFailure(failure) {
         failures.push(failure);
@@ -78,9 +78,9 @@ describe('preference training', () => {
     const again = flattenTrees(await readPreferenceTrees(join(folder, 'batch.jsonl'), limits)).pairs;
     const [failed] = [trainer.batches.at(-1)];
     expect(again).toHaveLength(failed?.chosen.length as number);
-    expect(again.map(({ tree, weight }) => [tree.id, tree.firstStep, weight])).toEqual([
-      ['p3', 0, 0.5],
-      ['p3', 1, 1],
+    expect(again.map(({ tree, weight, mix }) => [tree.id, tree.firstStep, weight, mix])).toEqual([
+      ['p3', 0, 0.5, undefined],
+      ['p3', 1, 1, 0.25],
     ]);
     expect(again[1]).toMatchObject({ chosen: [5], rejected: [31, 6], tree: { promptIds: [3, 1, 2, 3, 4] } });
     const report = JSON.parse(readFileSync(join(folder, 'failure.json'), 'utf8')) as object;
@@ -101,10 +101,13 @@ describe('preference training', () => {
     expect(failures[0]?.microBatch).toBeUndefined();
   });
 
-  it('saves the adapter, then merges it for the model', async () => {
-    const { folder, trainer } = await fail(1, 'throw', true);
-    expect(trainer.calls.slice(-3)).toEqual([`saveAdapter ${join(folder, 'adapter')}`, 'mergeAdapter', 'dispose']);
-  });
+  it.each([{ lora: { rank: 2 } }, { adapter: 'made/before' }])(
+    'saves the adapter, then merges it for the model: %j',
+    async (options) => {
+      const { folder, trainer } = await fail(1, 'throw', options);
+      expect(trainer.calls.slice(-3)).toEqual([`saveAdapter ${join(folder, 'adapter')}`, 'mergeAdapter', 'dispose']);
+    },
+  );
 
   it('says so where nothing can be saved', async () => {
     const { engine, trainer } = fakeTrainerEngine();
