@@ -181,8 +181,8 @@ TEST_P(GradientProperty, RandomForestsEqualUnpackedAutograd) {
         const at::Tensor& grad = plain.leaves().at(name).grad();
         if (grad.defined()) total += grad.norm().item<double>();
       }
-      // Where terms cancel almost wholly (key biases: a softmax does not see what all keys share) what is left is rounding
-      // of what has gone: such a tensor is measured against a hundredth of the tensors' mean norm.
+      // Where terms cancel almost wholly (key biases: a softmax does not see what all keys share) what is left is
+      // rounding of what has gone: such a tensor is measured against a hundredth of the tensors' mean norm.
       const double floor = 1e-2 * total / static_cast<double>(tensors.size());
       for (const auto& [name, tensor] : tensors) {
         const at::Tensor& grad = plain.leaves().at(name).grad();
