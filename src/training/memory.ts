@@ -52,10 +52,16 @@ export function largestBatchOf(
     epoch.push({ step, weight: weigh(step) });
   }
   const sampled = epoch.sort((a, b) => b.weight - a.weight).slice(0, SAMPLED_STEPS);
-  return (budget) =>
-    sampled
+  const known = new Map<number, PackedSize>();
+  return (budget) => {
+    const found = known.get(budget);
+    if (found) return found;
+    const largest = sampled
       .flatMap(({ step }) => pack(step, budget))
-      .reduce((largest, batch) => (batch.tokens > largest.tokens ? batch : largest), { tokens: 0, scoredTokens: 0 });
+      .reduce((most, batch) => (batch.tokens > most.tokens ? batch : most), { tokens: 0, scoredTokens: 0 });
+    known.set(budget, largest);
+    return largest;
+  };
 }
 
 /** Throws OUT_OF_MEMORY where nothing that was wished for fits. */
@@ -67,21 +73,21 @@ export async function planMemory(
 ): Promise<MemoryPlan> {
   const estimate = (budget: number, checkpointLayers: boolean): Promise<TrainingMemory> =>
     trainer.memory({ ...largest(budget), checkpointLayers });
-  // An item that cannot be cut is computed whole, however small micro-batches should be.
-  const piece = Math.max(largest(1).tokens, 1);
-  const sizes = wishes.microBatchTokens === 'auto' ? halvings(plentyOf(device), piece) : [wishes.microBatchTokens];
-  const first = sizes[0] as number;
+  const first = wishes.microBatchTokens === 'auto' ? plentyOf(device) : wishes.microBatchTokens;
   const modes = wishes.checkpointLayers === 'auto' ? [false, true] : [wishes.checkpointLayers === 'on'];
   for (const checkpointLayers of modes) {
-    for (const tokens of sizes) {
+    for (let tokens = first; ; tokens = Math.ceil(tokens / 2)) {
       if (!checkpointLayers && modes.length > 1 && tokens < FEW && tokens < first) break;
       const memory = await estimate(tokens, checkpointLayers);
-      if (memory.total > limitOf(memory, wishes)) continue;
-      await trainer.setCheckpointLayers(checkpointLayers);
-      return { microBatchTokens: tokens, checkpointLayers, estimatedBytes: memory.total };
+      if (memory.total <= limitOf(memory, wishes)) {
+        await trainer.setCheckpointLayers(checkpointLayers);
+        return { microBatchTokens: tokens, checkpointLayers, estimatedBytes: memory.total };
+      }
+      if (wishes.microBatchTokens !== 'auto' || tokens <= pieceOf(largest)) break;
     }
   }
   const wanted = await estimate(first, modes[0] as boolean);
+  const piece = pieceOf(largest);
   const alternatives: string[] = [];
   for (const [text, tokens, checkpointLayers] of [
     [`--micro-batch-tokens ${piece}`, piece, modes[0] as boolean],
@@ -104,11 +110,9 @@ function plentyOf(device: string): number {
   return device.startsWith('cuda') ? PLENTY.cuda : PLENTY.cpu;
 }
 
-/** From `tokens` down to the first that is not above `piece`. */
-function halvings(tokens: number, piece: number): number[] {
-  const sizes = [tokens];
-  while ((sizes.at(-1) as number) > piece) sizes.push(Math.ceil((sizes.at(-1) as number) / 2));
-  return sizes;
+/** Tokens of the largest item: it is computed whole, however small micro-batches should be. */
+function pieceOf(largest: LargestBatch): number {
+  return Math.max(largest(1).tokens, 1);
 }
 
 function limitOf(memory: TrainingMemory, wishes: MemoryWishes): number {
