@@ -13,7 +13,7 @@ export function referenceCache(given: string | false | undefined): ReferenceCach
   const home = process.env.XDG_CACHE_HOME || join(homedir(), '.cache');
   // What decides the last bits of a sum, as far as the process knows it.
   const { version, torch, cpuCapability, cpuFeatures, cudaDevices, threads } = systemInfo();
-  const settings = ['STEPWARD_PRODUCTS', 'ONEDNN_MAX_CPU_ISA', 'MKL_CBWR'].map((name) => process.env[name]);
+  const settings = ['ONEDNN_MAX_CPU_ISA', 'MKL_CBWR'].map((name) => process.env[name]);
   const addon = statSync(join(addonDirectory, 'stepward.node'), { throwIfNoEntry: false });
   const build = [version, torch, addon?.size, addon?.mtimeMs];
   return {
