@@ -7,6 +7,7 @@ import { JsonlWriter } from '../data/jsonl.js';
 import type { LengthLimit } from '../data/length.js';
 import { StepwardError } from '../errors.js';
 import { Progress } from '../progress.js';
+import { adapterHash } from '../training/adapter-hash.js';
 import { checkpointSteps, TrainingCheckpoints } from '../training/checkpoint.js';
 import { saveFailure } from '../training/failure.js';
 import { trainingRecord } from '../training/run.js';
@@ -126,21 +127,18 @@ async function fingerprint(
 ): Promise<Record<string, unknown>> {
   const compared = Object.entries(options).filter(([name]) => !NOT_COMPARED.includes(name));
   const { data, adapter } = options;
-  const adapterFiles = ['adapter_config.json', 'adapter_model.safetensors'];
   return {
     command: label,
     ...Object.fromEntries(compared),
-    'hash of --data': await hashOf([data]),
+    'hash of --data': await hashOf(data),
     'hash of --model': await engine.weightsHash(),
-    ...(adapter !== undefined && {
-      'hash of --adapter': await hashOf(adapterFiles.map((name) => join(adapter, name))),
-    }),
+    ...(adapter !== undefined && { 'hash of --adapter': adapterHash(adapter) }),
   };
 }
 
-async function hashOf(files: string[]): Promise<string> {
+async function hashOf(file: string): Promise<string> {
   const hash = createHash('sha256');
-  for (const file of files) for await (const chunk of createReadStream(file)) hash.update(chunk as Buffer);
+  for await (const chunk of createReadStream(file)) hash.update(chunk as Buffer);
   return hash.digest('hex');
 }
 

@@ -4,6 +4,11 @@ import { StepwardError } from '../errors.js';
 import type { SftExample } from '../training/types.js';
 import { lengthIssue } from './checked.js';
 
+/** Tokens of an example. */
+export function exampleLength({ segments }: Pick<SftExample, 'segments'>): number {
+  return segments.reduce((sum, { ids }) => sum + ids.length, 0);
+}
+
 export type TooLong = 'refuse' | 'cut';
 export const TOO_LONG = ['refuse', 'cut'] as const;
 
@@ -63,7 +68,7 @@ export class LengthLimit {
    */
   cutExample(example: SftExample): SftExample | undefined {
     const segments = [...example.segments];
-    let length = segments.reduce((sum, { ids }) => sum + ids.length, 0);
+    let length = exampleLength(example);
     let cut = 0;
     while (segments.length > 0 && (length > this.maxTokens || segments.at(-1)?.weight === 0)) {
       const last = segments.pop() as SftExample['segments'][number];

@@ -5,7 +5,7 @@ import { z } from 'zod';
 import { StepwardError } from '../errors.js';
 import type { SftExample } from '../training/types.js';
 import type { ChatMessage, TextCodec } from './codec.js';
-import { LengthLimit } from './length.js';
+import { exampleLength, LengthLimit } from './length.js';
 import { idField, idsField, promptOf, type RecordLimits, type RecordReader, readRecords } from './records.js';
 
 const completionSchema = z.looseObject({
@@ -86,11 +86,7 @@ function readSegments(reader: RecordReader<SegmentsRecord>): ReadExample {
   if (!segments.some(({ weight }) => weight > 0)) {
     throw reader.error('segments', 'expected at least one with a weight above 0, got none');
   }
-  return { example: { segments }, field: 'segments', parts: { segments: totalLength(segments) } };
-}
-
-function totalLength(segments: SftExample['segments']): number {
-  return segments.reduce((sum, { ids }) => sum + ids.length, 0);
+  return { example: { segments }, field: 'segments', parts: { segments: exampleLength({ segments }) } };
 }
 
 function readCompletion(reader: RecordReader<CompletionRecord>, appendEos: boolean): ReadExample {
@@ -142,7 +138,7 @@ function readChat(reader: RecordReader<ChatRecord>): ReadExample {
   if (!segments.some(({ weight }) => weight > 0)) {
     throw reader.error('messages', 'expected at least one message of the assistant, got none');
   }
-  return { example: { segments }, field: 'messages', parts: { chat: totalLength(segments) } };
+  return { example: { segments }, field: 'messages', parts: { chat: exampleLength({ segments }) } };
 }
 
 /**

@@ -1,6 +1,6 @@
 // Preference trees as a flat list of pairs, and pairs as packed forests again: packing/ finds what the pairs of a step share.
 
-import type { ForestData } from '../native/types.js';
+import type { Completions } from '../native/types.js';
 import { type MicroBatch, packStep } from './packing/batches.js';
 import { compareIds, sharedPrefix } from './packing/canonical.js';
 import type { TreeCost } from './packing/cost.js';
@@ -101,10 +101,7 @@ export function unpackedTokens(pair: Pair): number {
   return 2 * (pair.tree.promptIds.length + context) + pair.chosen.length + pair.rejected.length;
 }
 
-export interface PackedPairs {
-  forest: ForestData;
-  completionOffsets: Int32Array;
-  completionSegments: Int32Array;
+export interface PackedPairs extends Completions {
   /** [P] completion of each pair. */
   chosen: Int32Array;
   rejected: Int32Array;

@@ -3,7 +3,6 @@
 
 import { StepwardError } from '../errors.js';
 import type { EngineLike, PreferenceBatch, TrainerLike } from '../native/types.js';
-import { baseLogprobs } from './completions.js';
 import { pairRecord } from './failure.js';
 import { usesReference } from './losses/pair-loss.js';
 import { lossStep } from './losses/step.js';
@@ -11,11 +10,11 @@ import { largestBatchOf, type PackedSize } from './memory.js';
 import { PreferenceMeter } from './metrics.js';
 import { type ResolvedPreference, resolvePreference } from './options.js';
 import { sharingCost } from './packing/cost.js';
-import { type CheckedPath, checkPacking, chooseChecked } from './packing/self-check.js';
+import { type CheckedPath, checkPacking, chooseChecked, firstShared } from './packing/self-check.js';
 import { contextOf, flattenTrees, type Pair, type PairBatch, packPairs, stepNumber, unpackedTokens } from './pairs.js';
 import { ReferenceModel, ReferenceTable } from './reference.js';
 import { type BatchAtHand, runTraining, throwIfAborted } from './run.js';
-import { type PlannedStep, planSteps, type StepPlan } from './steps.js';
+import { type PlannedStep, planSteps } from './steps.js';
 import type { PreferenceOptions, PreferenceTree, TrainingHooks, TrainingSummary } from './types.js';
 
 export type { PreferenceOptions, PreferenceTree, TrainingHooks, TrainingSummary } from './types.js';
@@ -63,8 +62,11 @@ export async function trainPreference(
         budget = tokens;
       },
       async prepare(trainer) {
+        if (!withReference) {
+          const batch = firstShared(plan, batchesOf);
+          return batch ? { packingCheck: await checkBatch(engine, trainer, batch, undefined, hooks.signal) } : {};
+        }
         const total = Math.min(plan.total, plan.perEpoch);
-        if (!withReference) return checkFirstShared(engine, trainer, plan, batchesOf, hooks.signal);
         const other = hooks.reference === engine ? undefined : hooks.reference;
         const model = await ReferenceModel.open(engine, trainer, other, hooks.referenceCache, options.adapter);
         let packingCheck: number | undefined;
@@ -168,22 +170,6 @@ function sizeOf({ packed: { forest, completionSegments } }: PairBatch): PackedSi
   return { tokens: tokens.length, scoredTokens: scored.reduce((sum, segment) => sum + length(segment), 0) };
 }
 
-/** Where no reference log-probs are made that the check could look at. */
-async function checkFirstShared(
-  engine: EngineLike,
-  trainer: TrainerLike,
-  plan: StepPlan,
-  batchesOf: (step: PlannedStep) => PairBatch[],
-  signal: AbortSignal | undefined,
-): Promise<{ packingCheck?: number }> {
-  for (const step of plan.steps()) {
-    if (step.index >= plan.perEpoch) break;
-    const batch = batchesOf(step).find(({ shares }) => shares);
-    if (batch) return { packingCheck: await checkBatch(engine, trainer, batch, undefined, signal) };
-  }
-  return {};
-}
-
 /** `logprobs`: [C] that this trainer gave for the batch; undefined: they are computed. */
 async function checkBatch(
   engine: EngineLike,
@@ -192,7 +178,7 @@ async function checkBatch(
   logprobs: ArrayLike<number> | undefined,
   signal: AbortSignal | undefined,
 ): Promise<number> {
-  const values = logprobs ?? (await baseLogprobs(trainer, packed, signal));
+  const values = logprobs ?? (await trainer.referenceLogprobs(packed, signal));
   const { chosen, rejected, completionOffsets: offsets } = packed;
   const cuts = (completion: number): number => (offsets[completion + 1] as number) - (offsets[completion] as number);
   const checked = chooseChecked(

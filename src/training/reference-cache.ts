@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto';
 import { appendFileSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileError } from '../data/jsonl.js';
-import type { ForestData } from '../native/types.js';
+import type { Completions } from '../native/types.js';
 import type { ReferenceCacheOptions } from './types.js';
 
 // A record: mark, key, count as u32, digest of key and values, values as little-endian float64.
@@ -103,12 +103,7 @@ function digestOf(key: Buffer, values: Buffer): Buffer {
  * Key of a micro-batch: its whole forest and its completions, since the sums of a tree may depend in their last bits on what
  * stands beside it.
  */
-export function forestKey(packed: {
-  forest: ForestData;
-  completionOffsets: Int32Array;
-  completionSegments: Int32Array;
-}): string {
-  const { forest, completionOffsets, completionSegments } = packed;
+export function forestKey({ forest, completionOffsets, completionSegments }: Completions): string {
   const hash = createHash('sha256');
   for (const part of [forest.tokens, forest.offsets, forest.parents, completionOffsets, completionSegments]) {
     hash.update(`${part.length};`).update(Buffer.from(part.buffer, part.byteOffset, part.byteLength));

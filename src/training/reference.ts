@@ -1,11 +1,8 @@
 // Reference log-probs: computed once, before the first step, on the very packing that the first epoch trains on, or taken
 // from disk. Later epochs pack the pairs differently and read them by pair.
 
-import { createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import type { EngineLike, TrainerLike } from '../native/types.js';
-import { baseLogprobs, completionCount } from './completions.js';
+import { adapterHash } from './adapter-hash.js';
 import type { PackedPairs, Pair, PairBatch } from './pairs.js';
 import { forestKey, ReferenceCache } from './reference-cache.js';
 import type { ReferenceCacheOptions } from './types.js';
@@ -48,14 +45,6 @@ export class ReferenceTable {
   }
 }
 
-function adapterHash(folder: string | undefined): string | undefined {
-  if (folder === undefined) return undefined;
-  const hash = createHash('sha256');
-  for (const name of ['adapter_config.json', 'adapter_model.safetensors'])
-    hash.update(readFileSync(join(folder, name)));
-  return hash.digest('hex');
-}
-
 /** Gives the reference log-probs of micro-batches, from disk where they are there, and counts tokens. */
 export class ReferenceModel {
   readonly #trainer: TrainerLike;
@@ -87,7 +76,12 @@ export class ReferenceModel {
       ? ReferenceCache.open(
           {
             ...stored,
-            machine: JSON.stringify([stored.machine, device, dtype, adapterHash(other ? undefined : adapter)]),
+            machine: JSON.stringify([
+              stored.machine,
+              device,
+              dtype,
+              other || adapter === undefined ? undefined : adapterHash(adapter),
+            ]),
           },
           await (other ?? engine).weightsHash(),
         )
@@ -99,12 +93,12 @@ export class ReferenceModel {
   /** [C] */
   async logprobs(packed: PackedPairs, signal: AbortSignal | undefined): Promise<ArrayLike<number>> {
     const key = this.#cache ? forestKey(packed) : '';
-    const found = this.#cache?.get(key, completionCount(packed));
+    const found = this.#cache?.get(key, packed.completionOffsets.length - 1);
     if (found) {
       this.cachedTokens += packed.forest.tokens.length;
       return found;
     }
-    const values = await baseLogprobs(this.#trainer, packed, signal);
+    const values = await this.#trainer.referenceLogprobs(packed, signal);
     this.computedTokens += packed.forest.tokens.length;
     this.#cache?.put(key, values);
     return values;

@@ -63,7 +63,6 @@ export async function runTraining(
     job.useBudget(memory.microBatchTokens);
     // Loading may have taken more than training a small part of the model will.
     summary.estimatedBytes = Math.max(memory.estimatedBytes, peakMemory() ?? 0);
-    hooks.onMemory?.(memory);
     Object.assign(summary, await job.prepare?.(trainer));
     await hooks.checkpoints?.restore(trainer, summary);
     for (const step of plan.steps()) {
@@ -109,8 +108,6 @@ export async function runTraining(
   } finally {
     await trainer.dispose();
   }
-  const peak = peakMemory();
-  if (peak !== undefined) summary.peakBytes = peak;
   summary.seconds = (performance.now() - start) / 1000;
   return summary;
 }

@@ -1,16 +1,16 @@
 // Supervised fine-tuning over forests: the mean negative log-prob of the weighted tokens of a step. Examples that begin alike
 // share a tree; attention along its paths keeps them from seeing each other.
 
+import { exampleLength } from '../data/length.js';
 import { StepwardError } from '../errors.js';
 import type { EngineLike, ForestData, TrainerLike } from '../native/types.js';
-import { baseLogprobs } from './completions.js';
 import { exampleRecord } from './failure.js';
 import { largestBatchOf, type PackedSize } from './memory.js';
 import { TokenMeter } from './metrics.js';
 import { resolveOptimizer } from './options.js';
 import { packStep } from './packing/batches.js';
 import { sharingCost, type TreeCost } from './packing/cost.js';
-import { checkPacking, chooseChecked, completionsOf, scoredSegments } from './packing/self-check.js';
+import { checkPacking, chooseChecked, completionsOf, firstShared, scoredSegments } from './packing/self-check.js';
 import { itemOfExample, lengthOf, type TrainingItem, type TrainingPath } from './packing/sequences.js';
 import { itemsOf, type PlacedPath, packTrees } from './packing/trees.js';
 import { runTraining } from './run.js';
@@ -59,19 +59,15 @@ export async function trainSft(
     {
       largestBatch: largestBatchOf(
         plan,
-        (step) => membersOf(step).reduce((sum, example) => sum + length(example), 0),
+        (step) => membersOf(step).reduce((sum, example) => sum + exampleLength(example), 0),
         (step, tokens) => packExamples(membersOf(step), tokens, cost).map(sizeOf),
       ),
       useBudget(tokens) {
         budget = tokens;
       },
       async prepare(trainer) {
-        for (const step of plan.steps()) {
-          if (step.index >= plan.perEpoch) break;
-          const batch = batchesOf(step).find(({ shares }) => shares);
-          if (batch) return checkBatch(engine, trainer, batch, hooks.signal);
-        }
-        return {};
+        const batch = firstShared(plan, batchesOf);
+        return batch ? checkBatch(engine, trainer, batch, hooks.signal) : {};
       },
       async accumulate(trainer, step) {
         const members = membersOf(step);
@@ -90,7 +86,7 @@ export async function trainSft(
           // The step has failed; atHand stays at the batch that did it.
           if (!Number.isFinite(result.loss)) break;
         }
-        const tokens = members.reduce((sum, example) => sum + length(example), 0);
+        const tokens = members.reduce((sum, example) => sum + exampleLength(example), 0);
         const { entropy, mean_token_accuracy } = meter.metrics();
         return {
           loss,
@@ -127,10 +123,6 @@ function sizeOf({ forest: { offsets, tokens }, segmentWeight }: ExampleBatch): P
     0,
   );
   return { tokens: tokens.length, scoredTokens: scored };
-}
-
-function length(example: SftExample): number {
-  return example.segments.reduce((sum, segment) => sum + segment.ids.length, 0);
 }
 
 /** Weighted tokens that carry loss. Nothing predicts the first token of a tree, so it never does. */
@@ -201,7 +193,7 @@ async function checkBatch(
   );
   if (chosen.length === 0) return {};
   const completions = completionsOf(chosen.map((k) => scored[k] as number[]));
-  const packed = await baseLogprobs(trainer, { forest: batch.forest, ...completions }, signal);
+  const packed = await trainer.referenceLogprobs({ forest: batch.forest, ...completions }, signal);
   const checked = chosen.map((k, c) => ({
     name: `example ${batch.members[able[k] as number]} of its step`,
     path: paths[able[k] as number] as TrainingPath,

@@ -3,7 +3,7 @@
 import type { EngineLike, PreferenceLossKind } from '../native/types.js';
 import type { TrainingCheckpoints } from './checkpoint.js';
 import type { PairLoss } from './losses/pair-loss.js';
-import type { CheckpointChoice, MemoryPlan } from './memory.js';
+import type { CheckpointChoice } from './memory.js';
 
 /** A trajectory with its judged steps. The chosen steps are the trunk; a step without rejected ones is only trunk. */
 export interface PreferenceTree {
@@ -119,8 +119,6 @@ export interface TrainingHooks {
   onPlan?(totalSteps: number): void;
   /** While reference log-probs are computed, in optimiser steps of the first epoch. */
   onReference?(done: number, total: number): void;
-  /** What was chosen to fit the memory, before anything is computed. */
-  onMemory?(plan: MemoryPlan): void;
   /** After each optimiser step. A throw ends the training: the weights keep the steps taken. */
   onStep?(metrics: StepMetrics): void;
   /** Model that gives the reference log-probs. Default: the engine itself before training. */
@@ -180,9 +178,8 @@ export interface TrainingSummary {
   seconds: number;
   /** Loss of the last step; NaN when no step was taken. */
   finalLoss: number;
-  /** Of the process (or the GPU) at its peak: by formula before the training, and measured (the process). */
+  /** Of the process (or the GPU) at its peak, by formula before the training. */
   estimatedBytes?: number;
-  peakBytes?: number;
 }
 
 /** A TrainingSummary as files and --json summaries hold it. */

@@ -3,8 +3,8 @@
 // that learns badly.
 
 import { StepwardError } from '../../errors.js';
-import type { TrainerLike } from '../../native/types.js';
-import { baseLogprobs, type Completions } from '../completions.js';
+import type { Completions, TrainerLike } from '../../native/types.js';
+import type { PlannedStep, StepPlan } from '../steps.js';
 import type { TrainingPath } from './sequences.js';
 import { type PlacedPath, packTrees } from './trees.js';
 
@@ -31,7 +31,7 @@ export async function checkPacking(
   const runs = items.map((_, i) => ({ items: [i], shared: false, tokens: 0 }));
   const { forest, placed } = packTrees(items, { runs, tokens: 0 });
   const scored = placed.map(([path], i) => scoredSegments(path as PlacedPath, (paths[i] as CheckedPath).path));
-  const alone = await baseLogprobs(trainer, { forest, ...completionsOf(scored) }, signal);
+  const alone = await trainer.referenceLogprobs({ forest, ...completionsOf(scored) }, signal);
   let worst = 0;
   for (const [i, { name, path, packed }] of paths.entries()) {
     const own = alone[i] as number;
@@ -49,6 +49,19 @@ export async function checkPacking(
     worst = Math.max(worst, difference);
   }
   return worst;
+}
+
+/** The first micro-batch of the first epoch that shares anything. */
+export function firstShared<B extends { shares: boolean }>(
+  plan: StepPlan,
+  batchesOf: (step: PlannedStep) => B[],
+): B | undefined {
+  for (const step of plan.steps()) {
+    if (step.index >= plan.perEpoch) break;
+    const batch = batchesOf(step).find(({ shares }) => shares);
+    if (batch) return batch;
+  }
+  return undefined;
 }
 
 /** Segments of the pieces that carry loss, outermost first. */
