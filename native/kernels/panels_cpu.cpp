@@ -45,6 +45,8 @@ static inline Ahead ahead_of(const void* panel, const void* next, int64_t steps,
 #endif
 namespace stepward::kernels::avx512bf16 {
 
+#include "with_count.inc"
+
 constexpr int kRowTile = 12;
 
 template <int M>
@@ -76,23 +78,15 @@ static void run(const uint16_t* a, int64_t lda, const uint16_t* b, int64_t k, fl
   }
 }
 
-template <int M>
-static void run_rows(int64_t rows, const uint16_t* a, int64_t lda, const uint16_t* b, int64_t k, float* c, int64_t ldc,
-                     PanelMode mode, Ahead ahead) {
-  if (rows == M) {
-    run<M>(a, lda, b, k, c, ldc, mode, ahead);
-  } else if constexpr (M > 1) {
-    run_rows<M - 1>(rows, a, lda, b, k, c, ldc, mode, ahead);
-  }
-}
-
 static void multiply(const uint16_t* a, int64_t lda, int64_t rows, const uint16_t* b, int64_t panel_stride,
                      int64_t panels, int64_t k, float* c, int64_t ldc, PanelMode mode) {
   for (int64_t p = 0; p < panels; ++p) {
     for (int64_t r = 0; r < rows; r += kRowTile) {
       const uint16_t* panel = b + p * panel_stride;
-      run_rows<kRowTile>(std::min<int64_t>(kRowTile, rows - r), a + r * lda, lda, panel, k, c + r * ldc + p * kPanel,
-                         ldc, mode, ahead_of(panel, panel + panel_stride, k / 2, r == 0));
+      with_count<kRowTile>(std::min<int64_t>(kRowTile, rows - r), [&]<int M>() {
+        run<M>(a + r * lda, lda, panel, k, c + r * ldc + p * kPanel, ldc, mode,
+               ahead_of(panel, panel + panel_stride, k / 2, r == 0));
+      });
     }
   }
 }
