@@ -321,7 +321,8 @@ void CpuDecoder::run(const StepPlan& plan) {
   hidden_.resize(rows, hidden, packed_.bf16);
   const std::vector<int32_t>& kept = plan.kept;
   const int64_t kept_rows = static_cast<int64_t>(kept.size());
-  const AttentionEntries last_entries = entries_of_kept(plan);
+  const bool narrows = kept_rows < rows;  // not where every row is sampled after
+  const AttentionEntries kept_entries = narrows ? entries_of_kept(plan) : AttentionEntries();
   int64_t highest = -1;
   for (const int64_t slot : plan.slots) highest = std::max(highest, slot / kBlockTokens);
   memory_.reach(highest + 1);
@@ -355,17 +356,17 @@ void CpuDecoder::run(const StepPlan& plan) {
         for (int64_t r = begin; r < end; ++r) rotate_and_write(plan, w, i, r);
       });
       // From here on the last layer has only the rows that are kept, side by side.
-      const bool last = i + 1 == config_.num_layers;
-      const int64_t count = last ? kept_rows : rows;
-      const auto row_of = [&](int64_t r) { return last ? kept[r] : r; };
-      if (last) {
+      const bool last = i + 1 == config_.num_layers, narrowed = last && narrows;
+      const int64_t count = narrowed ? kept_rows : rows;
+      const auto row_of = [&](int64_t r) { return narrowed ? kept[r] : r; };
+      if (narrowed) {
         team.share(hidden, kPanel, [&](int64_t begin, int64_t end) {
           for (int64_t r = 0; r < count; ++r)
             std::copy(x_.data() + row_of(r) * width + begin, x_.data() + row_of(r) * width + end,
                       x_.data() + r * width + begin);
         });
       }
-      const AttentionEntries& entries = last ? last_entries : plan.entries;
+      const AttentionEntries& entries = narrowed ? kept_entries : plan.entries;
       team.share(plan.num_items() * kv_heads, 1, [&](int64_t begin, int64_t end) {
         for (int64_t t = begin; t < end; ++t) attend(plan, entries, i, t / kv_heads, t % kv_heads);
       });
