@@ -5,6 +5,8 @@
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "core/train/held.h"
+
 namespace stepward {
 namespace {
 
@@ -12,25 +14,20 @@ using Part = std::function<at::Tensor(const at::Tensor&)>;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-struct PartHolder : torch::CustomClassHolder {
-  explicit PartHolder(Part part) : part(std::move(part)) {}
-  Part part;
-};
-
 struct Checkpoint : torch::autograd::Function<Checkpoint> {
   // `mark` requires a gradient, so that the result does even where x, say an embedding that is not trained, does not.
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& /*mark*/,
                             const Part& part) {
     context->save_for_backward({x});
-    context->saved_data["part"] = c10::IValue::make_capsule(c10::make_intrusive<PartHolder>(part));
+    context->saved_data["part"] = hold(part);
     return part(x);
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
-    const auto part = c10::static_intrusive_pointer_cast<PartHolder>(context->saved_data["part"].toCapsule());
+    const Part part = held<Part>(context->saved_data["part"]);
     const at::Tensor x = context->get_saved_variables()[0].detach().set_requires_grad(context->needs_input_grad(0));
     const at::AutoGradMode with_grad(true);
-    torch::autograd::backward({part->part(x)}, {gradients[0]});
+    torch::autograd::backward({part(x)}, {gradients[0]});
     return {x.grad(), at::Tensor(), at::Tensor()};
   }
 };

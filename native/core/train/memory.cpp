@@ -66,14 +66,23 @@ int64_t kept_by_layer(const Model& model, bool own) {
   return 8 * c.hidden_size + 4 * q + 3 * kv + 4 * c.intermediate_size + 2 * norms + adapters;
 }
 
+#ifdef STEPWARD_CUDA
+struct DeviceBytes {
+  int64_t taken = -1, free = -1;
+};
+
+DeviceBytes device_bytes() {
+  size_t free = 0, total = 0;
+  if (cudaMemGetInfo(&free, &total) != cudaSuccess) return {};
+  return {static_cast<int64_t>(total - free), static_cast<int64_t>(free)};
+}
+#endif
+
 }  // namespace
 
 int64_t resident_bytes(const at::Device& device) {
 #ifdef STEPWARD_CUDA
-  if (device.is_cuda()) {
-    size_t free = 0, total = 0;
-    return cudaMemGetInfo(&free, &total) == cudaSuccess ? static_cast<int64_t>(total - free) : -1;
-  }
+  if (device.is_cuda()) return device_bytes().taken;
 #endif
   (void)device;
   return status_bytes("/proc/self/status", "VmRSS");
@@ -81,10 +90,7 @@ int64_t resident_bytes(const at::Device& device) {
 
 int64_t available_bytes(const at::Device& device) {
 #ifdef STEPWARD_CUDA
-  if (device.is_cuda()) {
-    size_t free = 0, total = 0;
-    return cudaMemGetInfo(&free, &total) == cudaSuccess ? static_cast<int64_t>(free) : -1;
-  }
+  if (device.is_cuda()) return device_bytes().free;
 #endif
   (void)device;
   const int64_t system = status_bytes("/proc/meminfo", "MemAvailable");

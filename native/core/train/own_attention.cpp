@@ -6,6 +6,7 @@
 #include <ATen/ops/empty_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "core/train/held.h"
 #include "core/train/ops.h"
 
 namespace stepward {
@@ -30,19 +31,13 @@ kernels::TreeAttention job_of(const Plan& plan, const at::Tensor& q, const at::T
           v.const_data_ptr<float>()};
 }
 
-// The plan is no tensor: it rides along in a holder that the graph keeps alive.
-struct PlanHolder : torch::CustomClassHolder {
-  explicit PlanHolder(Plan plan) : plan(std::move(plan)) {}
-  Plan plan;
-};
-
 struct OwnAttention : torch::autograd::Function<OwnAttention> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             const Plan& plan, int64_t window) {
     at::Tensor out = at::empty_like(q), lse = at::empty({q.size(0), q.size(1)}, q.options());
     kernels::tree_attention_forward_cpu(job_of(plan, q, k, v, window), out.data_ptr<float>(), lse.data_ptr<float>());
     context->save_for_backward({q, k, v, out, lse});
-    context->saved_data["plan"] = c10::IValue::make_capsule(c10::make_intrusive<PlanHolder>(plan));
+    context->saved_data["plan"] = hold(plan);
     context->saved_data["window"] = window;
     return out;
   }
@@ -50,7 +45,7 @@ struct OwnAttention : torch::autograd::Function<OwnAttention> {
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     const auto saved = context->get_saved_variables();
     const at::Tensor &q = saved[0], &k = saved[1], &v = saved[2], &out = saved[3], &lse = saved[4];
-    const Plan plan = c10::static_intrusive_pointer_cast<PlanHolder>(context->saved_data["plan"].toCapsule())->plan;
+    const Plan plan = held<Plan>(context->saved_data["plan"]);
     const at::Tensor grad = gradients[0].contiguous();
     at::Tensor dq = at::empty_like(q), dk = at::empty_like(k), dv = at::empty_like(v);
     kernels::tree_attention_backward_cpu(job_of(plan, q, k, v, context->saved_data["window"].toInt()),
