@@ -3,10 +3,10 @@
 
 #include <cmath>
 #include <cstring>
-#include <random>
 #include <string>
 #include <vector>
 
+#include "helpers/random_floats.h"
 #include "kernels/decoder_rows.h"
 #include "kernels/isa.h"
 #include "kernels/panels.h"
@@ -14,13 +14,7 @@
 namespace stepward::kernels {
 namespace {
 
-std::vector<float> random_floats(size_t count, uint32_t seed, float spread = 1) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0, spread);
-  std::vector<float> values(count);
-  for (float& value : values) value = normal(random);
-  return values;
-}
+using testing::random_floats;
 
 class DecoderRowsTest : public ::testing::TestWithParam<Isa> {
  protected:

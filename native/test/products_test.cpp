@@ -2,22 +2,16 @@
 // such that do not.
 #include <gtest/gtest.h>
 
-#include <random>
 #include <vector>
 
 #include "core/train/products.h"
+#include "helpers/random_floats.h"
 #include "kernels/isa.h"
 
 namespace stepward {
 namespace {
 
-std::vector<float> random_values(int64_t count, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> values(count);
-  for (float& v : values) v = normal(random);
-  return values;
-}
+using testing::random_floats;
 
 struct Shape {
   int64_t rows, inner, columns;
@@ -44,7 +38,7 @@ void expect_product(const std::vector<float>& got, const Shape& s, bool add, con
 
 TEST_P(ProductsTest, EqualSumsInDouble) {
   for (const Shape& s : {Shape{1, 1, 1}, {3, 5, 7}, {13, 64, 32}, {25, 600, 33}, {130, 40, 100}, {7, 1100, 64}}) {
-    const auto x = random_values(s.rows * s.inner, 1), w = random_values(s.inner * s.columns, 2);
+    const auto x = random_floats(s.rows * s.inner, 1), w = random_floats(s.inner * s.columns, 2);
     for (const bool add : {false, true}) {
       std::vector<float> y(s.rows * s.columns, 0.5f);
       product_transposed_weight(x.data(), w.data(), s.rows, s.inner, s.columns, y.data(), add);
@@ -67,7 +61,7 @@ TEST_P(ProductsTest, EqualSumsInDouble) {
 
 TEST_P(ProductsTest, ARowIsTheSameWhateverIsBesideIt) {
   const int64_t rows = 57, inner = 700, columns = 70;
-  const auto x = random_values(rows * inner, 3), w = random_values(columns * inner, 4);
+  const auto x = random_floats(rows * inner, 3), w = random_floats(columns * inner, 4);
   std::vector<float> all(rows * columns), one(columns);
   product_transposed_weight(x.data(), w.data(), rows, inner, columns, all.data());
   for (int64_t r = 0; r < rows; ++r) {
