@@ -6,10 +6,9 @@ Its logps/* are means per token for simpo, which Stepward's are not: they are le
 import tempfile
 
 from datasets import Dataset
-from transformers import PreTrainedTokenizerFast, TrainerCallback
 from trl.experimental.cpo import CPOConfig, CPOTrainer
 
-from . import cases, models, pair_loss, preference
+from . import cases, models, pair_loss, preference, trl_runs
 
 KEYS = ["loss", "grad_norm", "learning_rate", "epoch", "rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins"]
 
@@ -27,30 +26,16 @@ class IdsTrainer(CPOTrainer):
         return row
 
 
-class _Keep(TrainerCallback):
-    def __init__(self):
-        self.logs = []
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if "rewards/chosen" in logs:
-            self.logs.append({key: float(logs[key]) for key in KEYS})
-
-
 def run(folder, name, trees, steps, **settings):
-    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "llama" / "tokenizer.json"), bos_token="<s>", eos_token="</s>",
-                                        pad_token="<pad>", padding_side="left")
-    completions, pairs = pair_loss.unpack(trees)
     # The texts only pass through: tokenize_row reads the ids.
-    records = [dict(prompt="p", chosen="c", rejected="r", prompt_ids=completions[c][0], chosen_ids=completions[c][1],
-                    rejected_ids=completions[r][1]) for c, r, *_ in pairs]
-    keep = _Keep()
+    records = [dict(prompt="p", chosen="c", rejected="r", **record) for record in trl_runs.flatten(trees)]
+    keep = trl_runs.Keep(KEYS)
     with tempfile.TemporaryDirectory() as scratch:
         arguments = CPOConfig(
             output_dir=scratch, loss_type="simpo", cpo_alpha=0.0, max_length=4096, max_steps=steps, per_device_train_batch_size=len(records),
-            gradient_accumulation_steps=1, logging_steps=1, report_to=[], log_level="error", save_strategy="no", use_cpu=True, bf16=False,
-            fp16=False, gradient_checkpointing=False, disable_tqdm=True, seed=1, remove_unused_columns=False, **settings)
+            gradient_accumulation_steps=1, bf16=False, fp16=False, gradient_checkpointing=False, **trl_runs.QUIET, **settings)
         trainer = IdsTrainer(model=models.load(folder, name), args=arguments, train_dataset=Dataset.from_list(records),
-                             processing_class=tokenizer, callbacks=[keep])
+                             processing_class=trl_runs.load_tokenizer(folder), callbacks=[keep])
         trainer.train()
     assert len(keep.logs) == steps, keep.logs
     return dict(pairs=len(records), steps=keep.logs)

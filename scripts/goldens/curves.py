@@ -9,7 +9,7 @@ import tempfile
 
 import torch
 from datasets import Dataset
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from . import cases, models, trl_runs
 
@@ -48,22 +48,12 @@ def _collate(chains):
                 labels=torch.tensor([row + [-100] * (width - len(row)) for row in labels]))
 
 
-class _Keep(TrainerCallback):
-    def __init__(self):
-        self.logs = []
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if "loss" in logs:
-            self.logs.append({key: float(logs[key]) for key in ("loss", "grad_norm")})
-
-
 def _sft(folder, name, chains, attention, rate):
-    keep = _Keep()
+    keep = trl_runs.Keep(("loss", "grad_norm"), "loss")
     with tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
-            output_dir=scratch, per_device_train_batch_size=BATCH, max_steps=STEPS, learning_rate=rate, logging_steps=1, report_to=[],
-            log_level="error", save_strategy="no", use_cpu=True, disable_tqdm=True, seed=1, remove_unused_columns=False,
-            train_sampling_strategy="sequential", **ADAMW)
+            output_dir=scratch, per_device_train_batch_size=BATCH, max_steps=STEPS, learning_rate=rate,
+            train_sampling_strategy="sequential", **trl_runs.QUIET, **ADAMW)
         model = models.load(folder, name, attention)
         trainer = Trainer(model=model, args=arguments, train_dataset=Dataset.from_list(chains), data_collator=_collate, callbacks=[keep])
         trainer.remove_callback(PrinterCallback)

@@ -21,13 +21,25 @@ class IdsTrainer(DPOTrainer):
         return dataset
 
 
-class _Keep(TrainerCallback):
-    def __init__(self):
-        self.logs = []
+class Keep(TrainerCallback):
+    """What is logged under `keys` in every step; `mark` is a key that only the logs of steps have."""
+
+    def __init__(self, keys, mark="rewards/chosen"):
+        self.keys, self.mark, self.logs = keys, mark, []
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if "rewards/chosen" in logs:
-            self.logs.append({key: float(logs[key]) for key in KEYS})
+        if self.mark in logs:
+            self.logs.append({key: float(logs[key]) for key in self.keys})
+
+
+# Arguments of every training: on the CPU, each step logged, nothing else written.
+QUIET = dict(logging_steps=1, report_to=[], log_level="error", save_strategy="no", use_cpu=True, disable_tqdm=True, seed=1,
+             remove_unused_columns=False)
+
+
+def load_tokenizer(folder):
+    return PreTrainedTokenizerFast(tokenizer_file=str(folder / "llama" / "tokenizer.json"), bos_token="<s>", eos_token="</s>",
+                                   pad_token="<pad>", padding_side="left")
 
 
 def flatten(trees):
@@ -38,17 +50,14 @@ def flatten(trees):
 def run(folder, name, trees, steps, batch=None, attention="eager", **settings):
     """What is logged in each of `steps` steps of `batch` pairs (default: all of them)."""
     model = models.load(folder, name, attention)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "llama" / "tokenizer.json"), bos_token="<s>", eos_token="</s>",
-                                        pad_token="<pad>", padding_side="left")
     records = flatten(trees)
-    keep = _Keep()
+    keep = Keep(KEYS)
     with tempfile.TemporaryDirectory() as scratch:
         arguments = DPOConfig(
             output_dir=scratch, per_device_train_batch_size=batch or len(records), gradient_accumulation_steps=1, max_steps=steps,
-            max_length=None, logging_steps=1, report_to=[], log_level="error", save_strategy="no", use_cpu=True, bf16=False, fp16=False,
-            gradient_checkpointing=False, disable_tqdm=True, seed=1, remove_unused_columns=False, **settings)
+            max_length=None, bf16=False, fp16=False, gradient_checkpointing=False, **QUIET, **settings)
         trainer = IdsTrainer(model=model, ref_model=copy.deepcopy(model), args=arguments, train_dataset=Dataset.from_list(records),
-                             processing_class=tokenizer, callbacks=[keep])
+                             processing_class=load_tokenizer(folder), callbacks=[keep])
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     assert len(keep.logs) == steps, keep.logs
