@@ -1,16 +1,14 @@
 // The decoder on the CPU: one parallel region for all layers of a step, each stage shared out over the threads. Every
 // number depends on its own row and path alone, whatever the batch, the threads or the CPU (bf16 apart: not every CPU
 // has its products).
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstring>
 #include <limits>
 #include <map>
-#include <new>
 
+#include "core/huge_pages.h"
 #include "core/rollout/decoder.h"
 #include "core/rollout/packed_model.h"
 #include "core/rollout/sharing_threshold.h"
@@ -45,11 +43,7 @@ class BlockMemory {
 
   void reach(int64_t blocks) {
     while (static_cast<int64_t>(slabs_.size()) * slab_blocks_ < blocks) {
-      void* slab = mmap(nullptr, slab_bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-      if (slab == MAP_FAILED) throw std::bad_alloc();
-      // Blocks are written once and read often: a page fault for every 4 KiB would cost more than the writing.
-      madvise(slab, slab_bytes(), MADV_HUGEPAGE);
-      slabs_.push_back(static_cast<std::byte*>(slab));
+      slabs_.push_back(static_cast<std::byte*>(map_huge_pages(slab_bytes())));
     }
   }
   std::byte* at(int64_t block) const { return slabs_[block / slab_blocks_] + block % slab_blocks_ * block_bytes_; }

@@ -1,17 +1,16 @@
 #include "core/train/tensor_memory.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cstring>
 #include <list>
 #include <map>
 #include <mutex>
-#include <new>
 #include <unordered_map>
 
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
+
+#include "core/huge_pages.h"
 
 namespace stepward {
 namespace {
@@ -56,26 +55,25 @@ class KeepingAllocator final : public c10::Allocator {
 
   void* take(size_t bytes) {
     const std::lock_guard lock(mutex_);
-    in_use_ += bytes;
-    peak_ = std::max(peak_, in_use_);
     // A block that is at most an eighth too large will do; it then counts as what it is.
     if (const auto it = free_.lower_bound(bytes); it != free_.end() && it->first <= bytes + bytes / 8) {
       const Free found = *it->second;
-      in_use_ += found.bytes - bytes;
-      peak_ = std::max(peak_, in_use_);
       kept_ -= found.bytes;
       order_.erase(it->second);
       free_.erase(it);
-      return used_.emplace(found.block, found.bytes).first->first;
+      return use(found.block, found.bytes);
     }
-    shrink(peak_ - in_use_ + peak_ / 16);  // without some room sizes that do not fit each other push each other out
-    void* block = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (block == MAP_FAILED) {
-      in_use_ -= bytes;
-      throw std::bad_alloc();
-    }
-    madvise(block, bytes, MADV_HUGEPAGE);
-    return used_.emplace(block, bytes).first->first;
+    // Without some room sizes that do not fit each other push each other out.
+    const size_t needed = in_use_ + bytes, peak = std::max(peak_, needed);
+    shrink(peak - needed + peak / 16);
+    return use(map_huge_pages(bytes), bytes);
+  }
+
+  void* use(void* block, size_t bytes) {
+    in_use_ += bytes;
+    peak_ = std::max(peak_, in_use_);
+    used_.emplace(block, bytes);
+    return block;
   }
 
   void give_back(void* block) {
