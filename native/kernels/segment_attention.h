@@ -18,7 +18,8 @@ constexpr int64_t kChunkTokens = 256;  // tokens of a chunk: 8 blocks
 
 // One KV head of one layer of one block: keys [head_dim, 32] (scores are a product with them), then values
 // [32, value_width]. value_width is head_dim rounded up to 32; what lies beyond head_dim
-// is not used.
+// is not used. In bf16, which the CPU alone has, rows lie in pairs: keys [head_dim / 2, 32, 2], two elements of a token
+// side by side, and values [16, value_width, 2], an element of two tokens.
 inline int64_t value_width(int64_t head_dim) {
   return (head_dim + 31) / 32 * 32;
 }
@@ -40,7 +41,8 @@ struct ChunkAttention {
   float* out;         // [parts, heads, value_width]
   float *max, *sum;   // [parts, heads]
   int64_t num_heads;  // of out, max and sum
-  // Where head_blocks is null: the same blocks of bf16 bits, widened to f32 as they are read.
+  // Where head_blocks is null: blocks of bf16 bits in pairs. With AVX512-BF16 queries and weights are rounded to bf16 for
+  // its products, elsewhere keys and values are widened to f32 as they are read.
   const uint16_t* const* bf16_blocks = nullptr;
 };
 

@@ -1,5 +1,5 @@
 // CPU twin of segment_attention.h: scores of a tile of queries against the whole chunk, one softmax over them, and the
-// sums of values.
+// sums of values. Once per instruction set, and once more with the products of AVX512-BF16.
 #include "exact_float.h"
 
 #include "segment_attention.h"
@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #ifdef __x86_64__
@@ -14,6 +15,7 @@
 #endif
 
 #include "isa.h"
+#include "panels.h"
 
 namespace stepward::kernels {
 
@@ -34,12 +36,36 @@ constexpr int64_t kTile = 12;
 #define STEPWARD_BODY "segment_attention_body.inc"
 #include "isa_variants.inc"
 
+#ifdef __x86_64__
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512bf16,fma")
+#endif
+namespace stepward::kernels::avx512bf16 {
+#define STEPWARD_VECTOR_BYTES 64
+#define STEPWARD_BF16_PRODUCTS
+#include STEPWARD_BODY
+#undef STEPWARD_VECTOR_BYTES
+#undef STEPWARD_BF16_PRODUCTS
+}  // namespace stepward::kernels::avx512bf16
+#ifdef __clang__
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif  // __x86_64__
+
 namespace stepward::kernels {
 namespace {
 
 const std::vector<const AttentionOps*> kVariants = STEPWARD_VARIANTS(AttentionOps);
 
 const AttentionOps& attention_ops() {
+#ifdef __x86_64__
+  if (has_bf16_products()) return avx512bf16::kOps;
+#endif
   return *kVariants[static_cast<size_t>(isa())];
 }
 

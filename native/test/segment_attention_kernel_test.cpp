@@ -126,27 +126,33 @@ TEST_P(SegmentAttentionTest, EqualsOneSoftmaxOverThePath) {
   }
 }
 
-// Blocks of bf16 bits give the very bits of the floats they stand for.
+// Pairs of bf16 bits give the very bits of the floats they stand for, where those are multiplied; products of bf16 round
+// queries and weights too, to 8 bits.
 TEST_P(SegmentAttentionTest, Bf16BlocksAreTheirFloats) {
+  const float bound = has_bf16_products() ? 0.02f : 0.0f;
   for (const int64_t dim : {40, 64, 128}) {
     std::mt19937 random(static_cast<uint32_t>(dim));
     std::normal_distribution<float> normal;
-    const int64_t tokens = 90, group = 3, rows = 5;
+    const int64_t tokens = 91, group = 3, rows = 5;
     Chunk chunk = random_chunk(random, tokens, dim);
     std::vector<std::vector<uint16_t>> narrow;
     for (auto& block : chunk.blocks) {
-      narrow.emplace_back();
-      for (float& v : block) {
-        narrow.back().push_back(to_bf16(v));
-        const uint32_t bits = static_cast<uint32_t>(narrow.back().back()) << 16;
-        std::memcpy(&v, &bits, sizeof(v));
+      std::vector<uint16_t> pairs(block.size());
+      for (int64_t i = 0; i < static_cast<int64_t>(block.size()); ++i) {
+        const uint16_t narrowed = to_bf16(block[i]);
+        const uint32_t bits = static_cast<uint32_t>(narrowed) << 16;
+        std::memcpy(&block[i], &bits, sizeof(float));
+        const int64_t keys = dim * kBlockTokens, columns = i < keys ? kBlockTokens : value_width(dim);
+        const int64_t begin = i < keys ? 0 : keys, row = (i - begin) / columns, column = (i - begin) % columns;
+        pairs[begin + row / 2 * 2 * columns + 2 * column + row % 2] = narrowed;
       }
+      narrow.push_back(std::move(pairs));
     }
     std::vector<const uint16_t*> narrow_blocks;
     for (const auto& block : narrow) narrow_blocks.push_back(block.data());
     std::vector<float> q(rows * group * dim);
     for (float& v : q) v = normal(random) / std::sqrt(static_cast<float>(dim));
-    const std::vector<int32_t> ids{0, 1, 2, 3, 4}, first{0, 0, 40, 0, 90}, last{1, 32, 75, 90, 90};
+    const std::vector<int32_t> ids{0, 1, 2, 3, 4}, first{0, 0, 41, 0, 91}, last{1, 32, 75, 91, 91};
     std::vector<float> out[2], max[2], sum[2];
     for (int i = 0; i < 2; ++i) {
       out[i].assign(rows * group * value_width(dim), 0.0f);
@@ -156,11 +162,17 @@ TEST_P(SegmentAttentionTest, Bf16BlocksAreTheirFloats) {
                         ids.data(), first.data(), last.data(), rows, out[i].data(), max[i].data(), sum[i].data(), group,
                         narrow_blocks.data()});
     }
-    EXPECT_EQ(max[0], max[1]);
-    EXPECT_EQ(sum[0], sum[1]);
     for (int64_t r = 0; r < rows * group; ++r) {
-      for (int64_t d = 0; d < dim; ++d)
-        ASSERT_EQ(out[0][r * value_width(dim) + d], out[1][r * value_width(dim) + d]) << "dim " << dim << " row " << r;
+      if (bound == 0.0f || sum[0][r] == 0.0f) {
+        ASSERT_EQ(max[0][r], max[1][r]);
+        ASSERT_EQ(sum[0][r], sum[1][r]);
+      }
+      // A sum of values over the sum of its weights: what a merge makes of it.
+      const float scale[2] = {std::max(sum[0][r], 1e-30f), std::max(sum[1][r], 1e-30f)};
+      for (int64_t d = 0; d < dim; ++d) {
+        ASSERT_NEAR(out[0][r * value_width(dim) + d] / scale[0], out[1][r * value_width(dim) + d] / scale[1], bound)
+            << "dim " << dim << " row " << r;
+      }
     }
     EXPECT_EQ(sum[0][4 * group], 0.0f) << "a row that sees nothing";
   }

@@ -139,8 +139,8 @@ class CpuDecoder final : public Decoder {
               PanelMode mode) const;
   void embed(const StepPlan& plan, int64_t row);
   void rotate_and_write(const StepPlan& plan, const PackedLayer& w, int64_t layer, int64_t row);
-  template <typename T>
-  void write(T* to, int64_t offset, const float* k, const float* v) const;
+  void write(float* to, int64_t offset, const float* k, const float* v) const;
+  void write(uint16_t* to, int64_t offset, const float* k, const float* v) const;
   void attend(const StepPlan& plan, const AttentionEntries& entries, int64_t layer, int64_t item, int64_t kv_head);
   // Hidden states as the rows of a product with the head.
   Activations head_inputs(const std::vector<HiddenRef>& refs, size_t begin, size_t end);
@@ -224,19 +224,23 @@ void CpuDecoder::embed(const StepPlan& plan, int64_t row) {
 }
 
 // A token's key and value to its slot of a block's KV head.
-template <typename T>
-void CpuDecoder::write(T* to, int64_t offset, const float* k, const float* v) const {
-  const auto stored = [](float x) -> T {
-    if constexpr (std::is_same_v<T, float>) {
-      return x;
-    } else {
-      return kernels::to_bf16(x);
-    }
-  };
+void CpuDecoder::write(float* to, int64_t offset, const float* k, const float* v) const {
   const int64_t dim = config_.head_dim;
-  T* value = to + dim * kBlockTokens + offset * kernels::value_width(dim);
-  for (int64_t d = 0; d < dim; ++d) to[d * kBlockTokens + offset] = stored(k[d]);
-  for (int64_t d = 0; d < dim; ++d) value[d] = stored(v[d]);
+  for (int64_t d = 0; d < dim; ++d) to[d * kBlockTokens + offset] = k[d];
+  std::copy_n(v, dim, to + dim * kBlockTokens + offset * kernels::value_width(dim));
+}
+
+// The same in bf16, where rows lie in pairs.
+void CpuDecoder::write(uint16_t* to, int64_t offset, const float* k, const float* v) const {
+  const kernels::DecoderRowOps& ops = kernels::decoder_row_ops();
+  const int64_t dim = config_.head_dim;
+  uint16_t* value = to + dim * kBlockTokens + offset / 2 * 2 * kernels::value_width(dim) + offset % 2;
+  thread_local std::vector<uint16_t> narrow;
+  narrow.resize(dim);
+  ops.to_bf16(k, dim, narrow.data());
+  for (int64_t d = 0; d < dim; d += 2) std::memcpy(to + d * kBlockTokens + offset * 2, narrow.data() + d, 4);
+  ops.to_bf16(v, dim, narrow.data());
+  for (int64_t d = 0; d < dim; ++d) value[2 * d] = narrow[d];
 }
 
 // Queries are normalised, rotated and scaled in place; keys and values go to the row's slot.
