@@ -28,6 +28,8 @@ using kernels::PanelMode;
 
 // Rows that stay in the second-level cache while panels pass over them, at most about this many bytes of them.
 constexpr int64_t kRowBlockBytes = int64_t{448} << 10;
+// Rows that a thread takes through all products of a layer where each has that many, in tiles of the products.
+constexpr int64_t kBlockRows = 48, kRowTile = 12;
 // Logits made at a time by a thread when they are only summed up, and rows at a time whose logits are whole.
 constexpr int64_t kLogitColumns = 2048, kDrawRows = 96;
 // Blocks of keys and values mapped at a time: address space is cheap, memory is taken as it is written to.
@@ -103,7 +105,7 @@ class CpuDecoder final : public Decoder {
   void release_memory() override {
     packed_ = PackedModel();
     memory_.clear();
-    for (std::vector<float>* buffer : {&x_, &qkv_, &gate_up_, &part_out_, &part_max_, &part_sum_, &logits_}) *buffer = {};
+    for (std::vector<float>* buffer : {&x_, &qkv_, &part_out_, &part_max_, &part_sum_, &logits_}) *buffer = {};
     for (Activations* buffer : {&normed_, &attended_, &activated_}) *buffer = {};
   }
 
@@ -135,8 +137,9 @@ class CpuDecoder final : public Decoder {
   }
   void product(const Activations& x, int64_t first_row, int64_t rows, const PackedLinear& w, int64_t panel,
                int64_t panels, float* c, int64_t ldc, PanelMode mode) const;
-  void linear(Team& team, const Activations& x, int64_t rows, const PackedLinear& w, float* y, int64_t ldy,
+  void linear(Team& team, const Activations& x, int64_t begin, int64_t end, const PackedLinear& w, float* y, int64_t ldy,
               PanelMode mode) const;
+  void gated(Team& team, int64_t begin, int64_t end, const PackedLinear& w);
   void embed(const StepPlan& plan, int64_t row);
   void rotate_and_write(const StepPlan& plan, const PackedLayer& w, int64_t layer, int64_t row);
   void write(float* to, int64_t offset, const float* k, const float* v) const;
@@ -158,7 +161,7 @@ class CpuDecoder final : public Decoder {
   bool native_bf16_ = false;
 
   // Of the step: residual stream, inputs of products, and attention's parts.
-  std::vector<float> x_, qkv_, gate_up_, part_out_, part_max_, part_sum_, logits_;
+  std::vector<float> x_, qkv_, part_out_, part_max_, part_sum_, logits_;
   Activations normed_, attended_, activated_, hidden_;
   std::vector<std::vector<float>> stored_;
   std::vector<int32_t> free_slots_;
@@ -191,21 +194,50 @@ int64_t panels_at_once(const PackedLinear& w, int threads) {
   return std::clamp<int64_t>(w.columns / kPanel / (8 * threads), 1, 8);
 }
 
-void add_bias(const PackedLinear& w, int64_t rows, int64_t panel, int64_t panels, float* c, int64_t ldc) {
+// To c, the columns of `panels` panels from `panel` on.
+void add_bias(const PackedLinear& w, int64_t panel, int64_t panels, int64_t rows, float* c, int64_t ldc) {
   if (w.bias.empty()) return;
+  const float* bias = w.bias.data() + panel * kPanel;
   for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t j = panel * kPanel; j < (panel + panels) * kPanel; ++j) c[r * ldc + j] += w.bias[j];
+    for (int64_t j = 0; j < panels * kPanel; ++j) c[r * ldc + j] += bias[j];
   }
 }
 
-void CpuDecoder::linear(Team& team, const Activations& x, int64_t rows, const PackedLinear& w, float* y, int64_t ldy,
-                        PanelMode mode) const {
+// Rows [begin, end) of y = x w^T.
+void CpuDecoder::linear(Team& team, const Activations& x, int64_t begin, int64_t end, const PackedLinear& w, float* y,
+                        int64_t ldy, PanelMode mode) const {
   const int64_t at_once = rows_at_once(w);
-  team.share(w.columns / kPanel, panels_at_once(w, team.size()), [&](int64_t begin, int64_t end) {
-    for (int64_t r = 0; r < rows; r += at_once) {
-      product(x, r, std::min(at_once, rows - r), w, begin, end - begin, y + r * ldy + begin * kPanel, ldy, mode);
+  team.share(w.columns / kPanel, panels_at_once(w, team.size()), [&](int64_t from, int64_t to) {
+    for (int64_t r = begin; r < end; r += at_once) {
+      product(x, r, std::min(at_once, end - r), w, from, to - from, y + r * ldy + from * kPanel, ldy, mode);
     }
-    add_bias(w, rows, begin, end - begin, y, ldy);
+    add_bias(w, from, to - from, end - begin, y + begin * ldy + from * kPanel, ldy);
+  });
+}
+
+// Rows [begin, end) of silu(gate) * up. Gate and up of the same columns are made by the same thread, which joins them
+// while they are in its cache.
+void CpuDecoder::gated(Team& team, int64_t begin, int64_t end, const PackedLinear& w) {
+  const kernels::DecoderRowOps& ops = kernels::decoder_row_ops();
+  const int64_t inner = w.columns / 2, at_once = rows_at_once(w);
+  team.share(inner / kPanel, panels_at_once(w, 2 * team.size()), [&](int64_t from, int64_t to) {
+    const int64_t panels = to - from, columns = panels * kPanel, stride = 2 * columns;
+    thread_local std::vector<float> scratch;
+    reserve(scratch, at_once * stride);
+    float *gate = scratch.data(), *up = gate + columns;
+    for (int64_t r = begin; r < end; r += at_once) {
+      const int64_t some = std::min(at_once, end - r);
+      for (const auto& [panel, to_half] : {std::pair{from, gate}, std::pair{inner / kPanel + from, up}}) {
+        product(normed_, r, some, w, panel, panels, to_half, stride, PanelMode::store);
+        add_bias(w, panel, panels, some, to_half, stride);
+      }
+      for (int64_t m = 0; m < some; ++m) {
+        float* joined = native_bf16_ ? gate + m * stride : activated_.row(r + m) + from * kPanel;
+        ops.silu_mul(gate + m * stride, up + m * stride, columns, joined);
+        if (native_bf16_)
+          ops.to_bf16(joined, columns, activated_.narrow.data() + (r + m) * activated_.stride + from * kPanel);
+      }
+    }
   });
 }
 
@@ -309,7 +341,6 @@ void CpuDecoder::run(const StepPlan& plan) {
   // All memory first: the region below must not throw.
   reserve(x_, rows * width);
   reserve(qkv_, rows * packed_.layers[0].qkv.columns);
-  reserve(gate_up_, rows * 2 * inner);
   reserve(part_out_, parts * heads * kernels::value_width(dim));
   reserve(part_max_, parts * heads);
   reserve(part_sum_, parts * heads);
@@ -334,32 +365,53 @@ void CpuDecoder::run(const StepPlan& plan) {
     }
   }
 
-  // Row r's norm to row to(r).
+  const bool few = rows < kBlockRows * 2 * at::get_num_threads();
+  // Calls stage(team, begin, end) for all of `count` rows. Few rows are taken by all threads together, which share out the
+  // panels of weights; of many, each thread takes blocks that stay in its cache from one product to the next, the last
+  // of them small so that threads end together.
+  const auto over_rows = [&](Team& team, int64_t count, const auto& stage) {
+    if (few) return stage(team, 0, count);
+    std::vector<int64_t> cuts{0};
+    while (cuts.back() < count) {
+      const int64_t left = count - cuts.back(), piece = left / (2 * team.size()) / kRowTile * kRowTile;
+      cuts.push_back(std::min(count, cuts.back() + std::clamp(piece, kRowTile, kBlockRows)));
+    }
+    team.share(static_cast<int64_t>(cuts.size()) - 1, 1, [&](int64_t block, int64_t) {
+      Team::run(0, [&](Team& alone) { stage(alone, cuts[block], cuts[block + 1]); });
+    });
+  };
+  const auto each_row = [](Team& team, int64_t begin, int64_t end, const auto& body) {
+    const int64_t count = end - begin;
+    team.share(count, std::clamp<int64_t>(count / 8, 1, 16), [&](int64_t from, int64_t to) {
+      for (int64_t r = begin + from; r < begin + to; ++r) body(r);
+    });
+  };
+  // Row r's norm to row `to`.
   const auto norm = [&](const std::vector<float>& weight, Activations& y, int64_t r, int64_t to) {
     ops.rms_norm(x_.data() + r * width, hidden, eps, weight.data(), y.row(to));
     narrow_row(y, to, hidden);
   };
-  const int64_t row_grain = std::clamp<int64_t>(rows / 8, 1, 16);
+  const auto project = [&](Team& team, int64_t i, int64_t begin, int64_t end) {
+    const PackedLayer& w = packed_.layers[i];
+    linear(team, normed_, begin, end, w.qkv, qkv_.data(), w.qkv.columns, PanelMode::store);
+    each_row(team, begin, end, [&](int64_t r) { rotate_and_write(plan, w, i, r); });
+  };
   Team::run(2.0 * static_cast<double>(rows * hidden * inner), [&](Team& team) {
-    team.share(rows, row_grain, [&](int64_t begin, int64_t end) {
-      for (int64_t r = begin; r < end; ++r) {
+    over_rows(team, rows, [&](Team& some, int64_t begin, int64_t end) {
+      each_row(some, begin, end, [&](int64_t r) {
         embed(plan, r);
         norm(packed_.layers[0].input_norm, normed_, r, r);
-      }
+      });
+      project(some, 0, begin, end);
     });
     for (int64_t i = 0; i < config_.num_layers; ++i) {
       const PackedLayer& w = packed_.layers[i];
-      linear(team, normed_, rows, w.qkv, qkv_.data(), w.qkv.columns, PanelMode::store);
-      team.share(rows, row_grain, [&](int64_t begin, int64_t end) {
-        for (int64_t r = begin; r < end; ++r) rotate_and_write(plan, w, i, r);
-      });
       // From here on the last layer has only the rows that are kept, side by side.
       const bool last = i + 1 == config_.num_layers, narrowed = last && narrows;
-      const int64_t count = narrowed ? kept_rows : rows;
       const auto row_of = [&](int64_t r) { return narrowed ? kept[r] : r; };
       if (narrowed) {
         team.share(hidden, kPanel, [&](int64_t begin, int64_t end) {
-          for (int64_t r = 0; r < count; ++r)
+          for (int64_t r = 0; r < kept_rows; ++r)
             std::copy(x_.data() + row_of(r) * width + begin, x_.data() + row_of(r) * width + end,
                       x_.data() + r * width + begin);
         });
@@ -368,46 +420,24 @@ void CpuDecoder::run(const StepPlan& plan) {
       team.share(plan.num_items() * kv_heads, 1, [&](int64_t begin, int64_t end) {
         for (int64_t t = begin; t < end; ++t) attend(plan, entries, i, t / kv_heads, t % kv_heads);
       });
-      team.share(count, row_grain, [&](int64_t begin, int64_t end) {
-        for (int64_t r = begin; r < end; ++r) {
+      over_rows(team, narrowed ? kept_rows : rows, [&](Team& some, int64_t begin, int64_t end) {
+        each_row(some, begin, end, [&](int64_t r) {
           kernels::merge_parts_cpu(part_out_.data(), part_max_.data(), part_sum_.data(), plan.part_offsets[row_of(r)],
                                    plan.part_offsets[row_of(r) + 1], heads, dim, attended_.row(r));
           narrow_row(attended_, r, heads * dim);
-        }
-      });
-      linear(team, attended_, count, w.o, x_.data(), width, PanelMode::add);
-      team.share(count, row_grain, [&](int64_t begin, int64_t end) {
-        for (int64_t r = begin; r < end; ++r) norm(w.post_attention_norm, normed_, r, r);
-      });
-      // Gate and up of the same columns by the same thread, which can then join them.
-      const int64_t at_once = rows_at_once(w.gate_up);
-      team.share(inner / kPanel, panels_at_once(w.gate_up, 2 * team.size()), [&](int64_t begin, int64_t end) {
-        const int64_t from = begin * kPanel, columns = (end - begin) * kPanel, stride = 2 * inner;
-        for (int64_t r = 0; r < count; r += at_once) {
-          const int64_t some = std::min(at_once, count - r);
-          float* to = gate_up_.data() + r * stride;
-          product(normed_, r, some, w.gate_up, begin, end - begin, to + from, stride, PanelMode::store);
-          product(normed_, r, some, w.gate_up, inner / kPanel + begin, end - begin, to + inner + from, stride,
-                  PanelMode::store);
-        }
-        add_bias(w.gate_up, count, begin, end - begin, gate_up_.data(), stride);
-        add_bias(w.gate_up, count, inner / kPanel + begin, end - begin, gate_up_.data(), stride);
-        for (int64_t r = 0; r < count; ++r) {
-          const float* gate = gate_up_.data() + r * stride + from;
-          ops.silu_mul(gate, gate + inner, columns, activated_.row(r) + from);
-          if (native_bf16_)
-            ops.to_bf16(activated_.row(r) + from, columns, activated_.narrow.data() + r * activated_.stride + from);
-        }
-      });
-      linear(team, activated_, count, w.down, x_.data(), width, PanelMode::add);
-      team.share(count, row_grain, [&](int64_t begin, int64_t end) {
-        for (int64_t r = begin; r < end; ++r) {
+        });
+        linear(some, attended_, begin, end, w.o, x_.data(), width, PanelMode::add);
+        each_row(some, begin, end, [&](int64_t r) { norm(w.post_attention_norm, normed_, r, r); });
+        gated(some, begin, end, w.gate_up);
+        linear(some, activated_, begin, end, w.down, x_.data(), width, PanelMode::add);
+        each_row(some, begin, end, [&](int64_t r) {
           if (last) {
             norm(packed_.final_norm, hidden_, r, row_of(r));
           } else {
             norm(packed_.layers[i + 1].input_norm, normed_, r, r);
           }
-        }
+        });
+        if (!last) project(some, i + 1, begin, end);
       });
     }
   });
@@ -445,7 +475,7 @@ void CpuDecoder::draw(std::vector<DrawQuery>& queries) {
     }
     const double flops = 2.0 * static_cast<double>((end - first) * config_.hidden_size * columns);
     Team::run(flops, [&](Team& team) {
-      linear(team, inputs, static_cast<int64_t>(end - first), packed_.head, logits_.data(), columns, PanelMode::store);
+      linear(team, inputs, 0, static_cast<int64_t>(end - first), packed_.head, logits_.data(), columns, PanelMode::store);
       team.share(static_cast<int64_t>(here.size()), 1, [&](int64_t begin, int64_t stop) {
         for (int64_t i = begin; i < stop; ++i) {
           DrawQuery& query = queries[here[i]];
