@@ -21,14 +21,15 @@ struct Ahead {
   int64_t step;
 };
 
-// The first tile of rows runs into the panel itself, the others bring the next one. The hardware's own prefetching
-// stops at every page, and few rows compute faster than it delivers. Short products (attention) read what is in the
-// cache.
-static inline Ahead ahead_of(const void* panel, const void* next, int64_t steps, bool first) {
+// A single tile of rows runs ahead into the panels that follow; of several tiles each brings its share of the next
+// panel, so that memory is busy as long as the sums are. The hardware's own prefetching stops at every page, and few
+// rows compute faster than it delivers. Short products (attention) read what is in the cache.
+static inline Ahead ahead_of(const void* panel, const void* next, int64_t steps, int64_t tile, int64_t tiles) {
   constexpr int64_t kStepBytes = 128, kDistance = 96;
   if (steps < 128) return {static_cast<const char*>(panel), 0};
-  return {first ? static_cast<const char*>(panel) + kDistance * kStepBytes : static_cast<const char*>(next),
-          kStepBytes};
+  if (tiles == 1) return {static_cast<const char*>(panel) + kDistance * kStepBytes, kStepBytes};
+  const int64_t step = (kStepBytes + tiles - 1) / tiles;
+  return {static_cast<const char*>(next) + tile * step * steps, step};
 }
 
 }  // namespace stepward::kernels
@@ -80,12 +81,13 @@ static void run(const uint16_t* a, int64_t lda, const uint16_t* b, int64_t k, fl
 
 static void multiply(const uint16_t* a, int64_t lda, int64_t rows, const uint16_t* b, int64_t panel_stride,
                      int64_t panels, int64_t k, float* c, int64_t ldc, PanelMode mode) {
+  const int64_t tiles = (rows + kRowTile - 1) / kRowTile;
   for (int64_t p = 0; p < panels; ++p) {
     for (int64_t r = 0; r < rows; r += kRowTile) {
       const uint16_t* panel = b + p * panel_stride;
       with_count<kRowTile>(std::min<int64_t>(kRowTile, rows - r), [&]<int M>() {
         run<M>(a + r * lda, lda, panel, k, c + r * ldc + p * kPanel, ldc, mode,
-               ahead_of(panel, panel + panel_stride, k / 2, r == 0));
+               ahead_of(panel, panel + panel_stride, k / 2, r / kRowTile, tiles));
       });
     }
   }

@@ -126,8 +126,8 @@ TEST_P(SegmentAttentionTest, EqualsOneSoftmaxOverThePath) {
   }
 }
 
-// Pairs of bf16 bits give the very bits of the floats they stand for, where those are multiplied; products of bf16 round
-// queries and weights too, to 8 bits.
+// Pairs of bf16 bits give the very bits of the floats they stand for, where those are multiplied; products of bf16
+// round queries and weights too, to 8 bits.
 TEST_P(SegmentAttentionTest, Bf16BlocksAreTheirFloats) {
   const float bound = has_bf16_products() ? 0.02f : 0.0f;
   for (const int64_t dim : {40, 64, 128}) {

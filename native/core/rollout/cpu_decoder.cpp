@@ -30,6 +30,7 @@ using kernels::PanelMode;
 constexpr int64_t kRowBlockBytes = int64_t{448} << 10;
 // Rows that a thread takes through all products of a layer where each has that many, in tiles of the products.
 constexpr int64_t kBlockRows = 48, kRowTile = 12;
+constexpr int64_t kMostPanels = 64;
 // Logits made at a time by a thread when they are only summed up, and rows at a time whose logits are whole.
 constexpr int64_t kLogitColumns = 2048, kDrawRows = 96;
 // Blocks of keys and values mapped at a time: address space is cheap, memory is taken as it is written to.
@@ -190,8 +191,10 @@ int64_t rows_at_once(const PackedLinear& w) {
   return std::max<int64_t>(24, kRowBlockBytes / (4 * w.inputs) / 12 * 12);
 }
 
+// Panels that a thread takes at a time: a run of them, so that what a product fetches ahead is what this thread reads
+// next, and two runs for each thread, should one of them be slow.
 int64_t panels_at_once(const PackedLinear& w, int threads) {
-  return std::clamp<int64_t>(w.columns / kPanel / (8 * threads), 1, 8);
+  return std::clamp<int64_t>((w.columns / kPanel + 2 * threads - 1) / (2 * threads), 1, kMostPanels);
 }
 
 // To c, the columns of `panels` panels from `panel` on.
