@@ -38,12 +38,7 @@ static inline Ahead ahead_of(const void* panel, const void* next, int64_t steps,
 #include "isa_variants.inc"
 
 #ifdef __x86_64__
-#ifdef __clang__
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512bf16")
-#endif
+STEPWARD_BF16_TARGET_BEGIN
 namespace stepward::kernels::avx512bf16 {
 
 #include "with_count.inc"
@@ -94,11 +89,7 @@ static void multiply(const uint16_t* a, int64_t lda, int64_t rows, const uint16_
 }
 
 }  // namespace stepward::kernels::avx512bf16
-#ifdef __clang__
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+STEPWARD_BF16_TARGET_END
 #endif  // __x86_64__
 
 namespace stepward::kernels {

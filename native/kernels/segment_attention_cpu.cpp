@@ -37,12 +37,7 @@ constexpr int64_t kTile = 12;
 #include "isa_variants.inc"
 
 #ifdef __x86_64__
-#ifdef __clang__
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16,fma"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512bf16,fma")
-#endif
+STEPWARD_BF16_TARGET_BEGIN
 namespace stepward::kernels::avx512bf16 {
 #define STEPWARD_VECTOR_BYTES 64
 #define STEPWARD_BF16_PRODUCTS
@@ -50,11 +45,7 @@ namespace stepward::kernels::avx512bf16 {
 #undef STEPWARD_VECTOR_BYTES
 #undef STEPWARD_BF16_PRODUCTS
 }  // namespace stepward::kernels::avx512bf16
-#ifdef __clang__
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+STEPWARD_BF16_TARGET_END
 #endif  // __x86_64__
 
 namespace stepward::kernels {

@@ -333,6 +333,23 @@ void CpuDecoder::attend(const StepPlan& plan, const AttentionEntries& entries, i
                              .bf16_blocks = narrow});
 }
 
+// Where rows are cut into blocks, 0 and `rows` included. Few rows are one block, which all threads take together and share
+// out the panels of weights; of many, each thread takes blocks that stay in its cache from one product to the next, the
+// last of them small so that threads end together.
+std::vector<int64_t> row_blocks(int64_t rows) {
+  const int64_t threads = at::get_num_threads();
+  std::vector<int64_t> cuts{0};
+  if (rows < kBlockRows * 2 * threads) {
+    cuts.push_back(rows);
+    return cuts;
+  }
+  while (cuts.back() < rows) {
+    const int64_t left = rows - cuts.back(), piece = left / (2 * threads) / kRowTile * kRowTile;
+    cuts.push_back(std::min(rows, cuts.back() + std::clamp(piece, kRowTile, kBlockRows)));
+  }
+  return cuts;
+}
+
 void CpuDecoder::run(const StepPlan& plan) {
   const kernels::DecoderRowOps& ops = kernels::decoder_row_ops();
   const int64_t rows = plan.num_rows(), hidden = config_.hidden_size, dim = config_.head_dim;
@@ -368,17 +385,9 @@ void CpuDecoder::run(const StepPlan& plan) {
     }
   }
 
-  const bool few = rows < kBlockRows * 2 * at::get_num_threads();
-  // Calls stage(team, begin, end) for all of `count` rows. Few rows are taken by all threads together, which share out the
-  // panels of weights; of many, each thread takes blocks that stay in its cache from one product to the next, the last
-  // of them small so that threads end together.
-  const auto over_rows = [&](Team& team, int64_t count, const auto& stage) {
-    if (few) return stage(team, 0, count);
-    std::vector<int64_t> cuts{0};
-    while (cuts.back() < count) {
-      const int64_t left = count - cuts.back(), piece = left / (2 * team.size()) / kRowTile * kRowTile;
-      cuts.push_back(std::min(count, cuts.back() + std::clamp(piece, kRowTile, kBlockRows)));
-    }
+  const std::vector<int64_t> blocks = row_blocks(rows), kept_blocks = row_blocks(kept_rows);
+  const auto over_rows = [](Team& team, const std::vector<int64_t>& cuts, const auto& stage) {
+    if (cuts.size() == 2) return stage(team, 0, cuts[1]);
     team.share(static_cast<int64_t>(cuts.size()) - 1, 1, [&](int64_t block, int64_t) {
       Team::run(0, [&](Team& alone) { stage(alone, cuts[block], cuts[block + 1]); });
     });
@@ -400,7 +409,7 @@ void CpuDecoder::run(const StepPlan& plan) {
     each_row(team, begin, end, [&](int64_t r) { rotate_and_write(plan, w, i, r); });
   };
   Team::run(2.0 * static_cast<double>(rows * hidden * inner), [&](Team& team) {
-    over_rows(team, rows, [&](Team& some, int64_t begin, int64_t end) {
+    over_rows(team, blocks, [&](Team& some, int64_t begin, int64_t end) {
       each_row(some, begin, end, [&](int64_t r) {
         embed(plan, r);
         norm(packed_.layers[0].input_norm, normed_, r, r);
@@ -423,7 +432,7 @@ void CpuDecoder::run(const StepPlan& plan) {
       team.share(plan.num_items() * kv_heads, 1, [&](int64_t begin, int64_t end) {
         for (int64_t t = begin; t < end; ++t) attend(plan, entries, i, t / kv_heads, t % kv_heads);
       });
-      over_rows(team, narrowed ? kept_rows : rows, [&](Team& some, int64_t begin, int64_t end) {
+      over_rows(team, narrowed ? kept_blocks : blocks, [&](Team& some, int64_t begin, int64_t end) {
         each_row(some, begin, end, [&](int64_t r) {
           kernels::merge_parts_cpu(part_out_.data(), part_max_.data(), part_sum_.data(), plan.part_offsets[row_of(r)],
                                    plan.part_offsets[row_of(r) + 1], heads, dim, attended_.row(r));
