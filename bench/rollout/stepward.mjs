@@ -73,7 +73,9 @@ async function search(engine) {
       return { candidates, first, pairs, leaves };
     });
     const leaves = asked.flatMap((one) => one.leaves);
-    const values = await tree.readout(leaves, labels);
+    const reading = tree.readout(leaves, labels);
+    tree.release(leaves); // each is held until it is read
+    const values = await reading;
     judgeSeconds += seconds(judging);
     let at = 0;
     for (const [p, { candidates, first, pairs }] of asked.entries()) {
@@ -90,7 +92,7 @@ async function search(engine) {
       trunk.judged.push(first[chosen]);
       tree.release(first.filter((_, i) => i !== chosen));
     }
-    tree.release([...leaves, ...nodesOf(fork).filter((node) => !trunks.some(({ nodes }) => nodes.includes(node)))]);
+    tree.release(nodesOf(fork).filter((node) => !trunks.some(({ nodes }) => nodes.includes(node))));
   }
   const took = seconds(start);
   tree.release([head, ...trunks.flatMap(({ nodes, judged }) => [...nodes, ...judged])]);

@@ -55,15 +55,13 @@ export async function askJudge(
   const { forest, nodes } = prompts.build();
   const { tree } = policy.engine;
   const first = tree.plant(forest);
-  try {
-    const ends = Array.from(nodes, (node) => first + node);
-    const write = mode === 'readout' ? readLabels : writeCritiques;
-    const of = asked.map((i) => questions[i] as Question);
-    const got = await write(policy, ends, of, options, counts);
-    for (const [k, answer] of got.entries()) answers[asked[k] as number] = answer;
-  } finally {
-    tree.release(Array.from(forest.parents, (_, s) => first + s));
-  }
+  const ends = Array.from(nodes, (node) => first + node);
+  const write = mode === 'readout' ? readLabels : writeCritiques;
+  const of = asked.map((i) => questions[i] as Question);
+  const answering = write(policy, ends, of, options, counts);
+  // The request holds each question until it is answered, and its keys and values no longer than that.
+  tree.release(Array.from(forest.parents, (_, s) => first + s));
+  for (const [k, answer] of (await answering).entries()) answers[asked[k] as number] = answer;
   return answers;
 }
 
