@@ -141,7 +141,7 @@ void Model::save(const std::filesystem::path& directory) const {
   save_checkpoint(directory, source_, config_, host);
 }
 
-at::Tensor Model::apply(const Linear& linear, const at::Tensor& x) const {
+at::Tensor Model::apply(const Linear& linear, const LinearInput& x) const {
   at::Tensor y = stepward::linear(x, linear.weight, linear.bias);
   if (linear.lora && adapters_on())
     y = y + stepward::linear(stepward::linear(x, linear.lora->a), linear.lora->b) * linear.lora->scale;
@@ -153,7 +153,7 @@ at::Tensor Model::layer(int64_t i, const at::Tensor& x, const at::Tensor& cos, c
   const LayerWeights& w = layers_[i];
   const int64_t count = x.size(0), head_dim = config_.head_dim;
   const double eps = config_.rms_norm_eps;
-  const at::Tensor a = rms_norm(x, w.input_norm, eps);
+  const LinearInput a = normed_input(x, w.input_norm, eps);
   at::Tensor q = apply(w.q, a).view({count, config_.num_heads, head_dim});
   at::Tensor k = apply(w.k, a).view({count, config_.num_kv_heads, head_dim});
   const at::Tensor v = apply(w.v, a).view({count, config_.num_kv_heads, head_dim});
@@ -162,8 +162,8 @@ at::Tensor Model::layer(int64_t i, const at::Tensor& x, const at::Tensor& cos, c
     k = rms_norm(k, w.k_norm, eps);
   }
   const at::Tensor h = x + apply(w.o, attention(i, rotate(q, cos, sin), rotate(k, cos, sin), v));
-  const at::Tensor m = rms_norm(h, w.post_attention_norm, eps);
-  return h + apply(w.down, silu_mul(apply(w.gate, m), apply(w.up, m)));
+  const LinearInput m = normed_input(h, w.post_attention_norm, eps);
+  return h + apply(w.down, gated_input(apply(w.gate, m), apply(w.up, m)));
 }
 
 at::Tensor Model::forward(const at::Tensor& tokens, const at::Tensor& positions, const Attention& attention) const {
@@ -172,7 +172,11 @@ at::Tensor Model::forward(const at::Tensor& tokens, const at::Tensor& positions,
   const at::Tensor cos = (angles.cos() * rope_scaling_).to(dtype()).unsqueeze(1);
   const at::Tensor sin = (angles.sin() * rope_scaling_).to(dtype()).unsqueeze(1);
 
-  at::Tensor x = at::embedding(embedding_, tokens);  // [T, hidden]
+  // [T, hidden]. Its gradient has the rows of the tokens alone: as a whole it is as large as the table and mostly
+  // zeros. It is added to a tied head's, which only our own kernels' dtype does without a loss: elsewhere every row is
+  // rounded by itself, on a GPU in any order.
+  const bool rows_alone = !config_.tie_word_embeddings || has_own_kernels(embedding_);
+  at::Tensor x = at::embedding(embedding_, tokens, /*padding_idx=*/-1, /*scale_grad_by_freq=*/false, rows_alone);
   for (int64_t i = 0; i < config_.num_layers; ++i) {
     const auto run = [this, i, cos, sin, attention](const at::Tensor& input) {
       return layer(i, input, cos, sin, attention);

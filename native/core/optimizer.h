@@ -35,7 +35,7 @@ class Optimizer {
     at::Tensor exp_avg, exp_avg_sq;  // float32, undefined with sgd
     at::Tensor steps;                // float32 scalar, undefined with sgd: how often the moments were updated
   };
-  std::vector<Entry> entries() const;
+  std::vector<Entry> entries();
   const TrainerOptions& options() const { return options_; }
 
  private:
@@ -45,8 +45,13 @@ class Optimizer {
     std::vector<Entry> entries;
   };
 
+  // Masters and moments are made when they are first needed: they are the most that a training takes, and whether they
+  // fit is asked before.
+  void make_state();
+
   TrainerOptions options_;
   std::vector<Group> groups_;
+  bool has_state_ = false;
 };
 
 }  // namespace stepward

@@ -42,7 +42,7 @@ std::map<std::string, std::string> metadata_of(const TrainerOptions& options) {
 
 }  // namespace
 
-void write_optimizer_state(const Optimizer& optimizer, const std::filesystem::path& file) {
+void write_optimizer_state(Optimizer& optimizer, const std::filesystem::path& file) {
   TensorMap state;
   for (const Optimizer::Entry& entry : optimizer.entries()) {
     each_state(entry, [&](const std::string& key, const at::Tensor& tensor) { state.emplace(key, tensor.detach()); });
@@ -50,7 +50,7 @@ void write_optimizer_state(const Optimizer& optimizer, const std::filesystem::pa
   write_safetensors(file, state, metadata_of(optimizer.options()));
 }
 
-TensorMap read_optimizer_state(const Optimizer& optimizer, const std::filesystem::path& file) {
+TensorMap read_optimizer_state(Optimizer& optimizer, const std::filesystem::path& file) {
   TensorMap state = read_safetensors(file);
   const auto metadata = read_safetensors_metadata(file);
   const auto expected = metadata_of(optimizer.options());

@@ -9,11 +9,11 @@
 
 namespace stepward {
 
-void write_optimizer_state(const Optimizer& optimizer, const std::filesystem::path& file);
+void write_optimizer_state(Optimizer& optimizer, const std::filesystem::path& file);
 
 // The file's tensors, checked against this optimiser: kind and betas (which the moments' bias correction depends on),
 // parameters' names, shapes and dtypes. Throws CHECKPOINT_INVALID saying which differs, FILE_NOT_FOUND.
-TensorMap read_optimizer_state(const Optimizer& optimizer, const std::filesystem::path& file);
+TensorMap read_optimizer_state(Optimizer& optimizer, const std::filesystem::path& file);
 
 // Copies tensors that read_optimizer_state returned into the optimiser, and masters on into their weights.
 void set_optimizer_state(Optimizer& optimizer, const TensorMap& state);

@@ -101,6 +101,16 @@ struct Trainer::State {
     optimizer->zero_grad();
   }
 
+  // Adds the gradients of `values`, given theirs, to the parameters'.
+  void backward(const at::Tensor& values, const at::Tensor& grad) {
+    torch::autograd::backward({values}, {grad});
+    // A gradient of rows has one for every token of every micro-batch until equal rows are added up.
+    for (const Parameter& parameter : parameters) {
+      at::Tensor& gradient = parameter.tensor.mutable_grad();
+      if (gradient.defined() && gradient.is_sparse()) gradient = gradient.coalesce();
+    }
+  }
+
   bool has_adapter() const { return options.lora.rank != 0 && !merged; }
 
   // What is trained: adapters, or weights.
@@ -222,7 +232,7 @@ PreferenceResult Trainer::accumulate(const PreferenceBatch& batch, const CancelF
     }
     if (!std::isfinite(result.loss)) fail(ErrorCode::NUMERICAL, "the preference loss is ", result.loss);
     cancel.check();
-    torch::autograd::backward({completions.values}, {grad});
+    state_->backward(completions.values, grad);
     result.completion_logprobs = to_doubles(policy);
     result.statistics = statistics_of(batch, completions);
     result.computed_tokens = batch.forest.num_tokens();
@@ -255,7 +265,7 @@ void Trainer::backward(const std::vector<double>& grad, const CancelFlag& cancel
     for (size_t c = 0; c < grad.size(); ++c) {
       if (!std::isfinite(grad[c])) fail(ErrorCode::NUMERICAL, "grad[", c, "]: expected a finite number, got ", grad[c]);
     }
-    torch::autograd::backward({values}, {double_tensor(grad, state_->model.device())});
+    state_->backward(values, double_tensor(grad, state_->model.device()));
   });
 }
 
@@ -290,7 +300,7 @@ SftResult Trainer::accumulate(const SftBatch& batch, const CancelFlag& cancel) {
     result.loss = (tokens.values.detach().to(at::kDouble) * grad).sum().item<double>();
     if (!std::isfinite(result.loss)) fail(ErrorCode::NUMERICAL, "the SFT loss is ", result.loss);
     cancel.check();
-    torch::autograd::backward({tokens.values}, {grad});
+    state_->backward(tokens.values, grad);
     return result;
   });
 }
@@ -321,7 +331,10 @@ TrainingMemory Trainer::memory(const MicroBatchShape& shape) const {
   const bool adamw = state_->options.optimizer == "adamw";
   for (const Parameter& parameter : state_->parameters) {
     const int64_t count = parameter.tensor.numel();
-    const int64_t bytes = count * static_cast<int64_t>(parameter.tensor.element_size());
+    int64_t bytes = count * static_cast<int64_t>(parameter.tensor.element_size());
+    // Rows of an embedding's tokens alone, at first one for every token and then again for every one that is distinct.
+    if (parameter.tensor.is_same(state_->model.embedding()) && !state_->model.config().tie_word_embeddings)
+      bytes = std::min(bytes, bytes / parameter.tensor.size(0) * (shape.step_tokens + shape.tokens));
     trainable.gradients += bytes;
     trainable.optimizer += count * ((adamw ? 8 : 0) + (parameter.tensor.scalar_type() == at::kFloat ? 0 : 4));
     trainable.largest_gradient = std::max(trainable.largest_gradient, bytes);

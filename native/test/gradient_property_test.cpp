@@ -187,7 +187,7 @@ TEST_P(GradientProperty, RandomForestsEqualUnpackedAutograd) {
       for (const auto& [name, tensor] : tensors) {
         const at::Tensor& grad = plain.leaves().at(name).grad();
         const at::Tensor want = grad.defined() ? grad : at::zeros_like(tensor, at::kDouble);
-        const at::Tensor got = tensor.grad().defined() ? tensor.grad().to(at::kDouble) : at::zeros_like(want);
+        const at::Tensor got = testing::gradient_of(tensor).to(at::kDouble);
         EXPECT_LE((got - want).norm().item<double>(), 1e-5 * std::max(want.norm().item<double>(), floor))
             << name << " of norm " << want.norm().item<double>();
       }

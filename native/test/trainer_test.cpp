@@ -54,8 +54,7 @@ at::Tensor plain_logprob(const Model& model, const Forest& forest, int32_t segme
 
 std::map<std::string, at::Tensor> gradients_of(const Model& model) {
   std::map<std::string, at::Tensor> gradients;
-  for (const auto& [name, tensor] : model.weights())
-    gradients[name] = tensor.grad().defined() ? tensor.grad().clone() : at::zeros_like(tensor);
+  for (const auto& [name, tensor] : model.weights()) gradients[name] = testing::gradient_of(tensor);
   return gradients;
 }
 
@@ -375,11 +374,14 @@ TEST(Trainer, StatisticsAreThoseOfTheWholeLogSoftmax) {
 TEST(Trainer, MemoryFollowsTheShapeOfTheMicroBatch) {
   const auto model = tiny_model();
   const Trainer trainer(*model, {});
-  const TrainingMemory small = trainer.memory({1000, 500, false}), large = trainer.memory({2000, 500, false}),
-                       checkpointed = trainer.memory({2000, 500, true});
+  const TrainingMemory small = trainer.memory({1000, 500, 4000, false}),
+                       large = trainer.memory({2000, 500, 4000, false}),
+                       checkpointed = trainer.memory({2000, 500, 4000, true});
   EXPECT_GT(small.base, 0);
   EXPECT_EQ(small.gradients, model->num_parameters() * 4);
   EXPECT_EQ(small.optimizer, model->num_parameters() * 8);
+  // Of 61 rows of the embedding's gradient those of ten tokens, twice.
+  EXPECT_EQ(trainer.memory({10, 5, 10, false}).gradients, (model->num_parameters() - (61 - 20) * 32) * 4);
   EXPECT_EQ(large.activations, 2 * small.activations);
   EXPECT_LT(checkpointed.activations, large.activations);
   EXPECT_EQ(large.total(), large.base + large.gradients + large.optimizer + large.activations + large.workspace);

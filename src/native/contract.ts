@@ -238,6 +238,8 @@ export interface MicroBatchShape {
   tokens: number;
   /** Of its completions. */
   scoredTokens: number;
+  /** Of all micro-batches of an optimiser step. */
+  stepTokens: number;
   checkpointLayers: boolean;
 }
 

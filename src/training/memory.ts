@@ -11,7 +11,7 @@ const PLENTY = { cpu: 2048, cuda: 16384 };
 const FEW = 512;
 /** Of what is free, some is left for others. */
 const SHARE = 0.9;
-/** Steps that are packed to see how large their micro-batches are: those with the most tokens. */
+/** Steps that are packed to see how large their micro-batches are: this many with the most tokens, and with the longest item. */
 const SAMPLED_STEPS = 16;
 
 export const CHECKPOINTS = ['auto', 'on', 'off'] as const;
@@ -30,8 +30,8 @@ export interface PackedSize {
   scoredTokens: number;
 }
 
-/** The largest micro-batch of the data under a budget of tokens. */
-export type LargestBatch = (budget: number) => PackedSize;
+/** The largest micro-batch of the data under a budget of tokens, and the most tokens of an optimiser step. */
+export type LargestBatch = (budget: number) => PackedSize & { stepTokens: number };
 
 export interface MemoryPlan {
   microBatchTokens: number;
@@ -40,25 +40,38 @@ export interface MemoryPlan {
   estimatedBytes: number;
 }
 
-/** `pack`: the micro-batches of a step; `weigh`: a number that grows with a step's tokens. */
+/** `pack`: the micro-batches of a step; `lengths`: of each of its items, numbers that grow with their tokens. */
 export function largestBatchOf(
   plan: StepPlan,
-  weigh: (step: PlannedStep) => number,
+  lengths: (step: PlannedStep) => number[],
   pack: (step: PlannedStep, budget: number) => PackedSize[],
 ): LargestBatch {
-  const epoch: { step: PlannedStep; weight: number }[] = [];
+  const epoch: { step: PlannedStep; all: number; longest: number }[] = [];
   for (const step of plan.steps()) {
     if (step.index >= plan.perEpoch) break;
-    epoch.push({ step, weight: weigh(step) });
+    const items = lengths(step);
+    epoch.push({
+      step,
+      all: items.reduce((sum, length) => sum + length, 0),
+      longest: items.reduce((most, length) => Math.max(most, length), 0),
+    });
   }
-  const sampled = epoch.sort((a, b) => b.weight - a.weight).slice(0, SAMPLED_STEPS);
-  const known = new Map<number, PackedSize>();
+  const most = (by: 'all' | 'longest') => epoch.toSorted((a, b) => b[by] - a[by]).slice(0, SAMPLED_STEPS);
+  // One item that is longer than a budget is a micro-batch of its own, in however small a step.
+  const sampled = [...new Set([...most('all'), ...most('longest')])];
+  const known = new Map<number, PackedSize & { stepTokens: number }>();
   return (budget) => {
     const found = known.get(budget);
     if (found) return found;
-    const largest = sampled
-      .flatMap(({ step }) => pack(step, budget))
-      .reduce((most, batch) => (batch.tokens > most.tokens ? batch : most), { tokens: 0, scoredTokens: 0 });
+    const largest = { tokens: 0, scoredTokens: 0, stepTokens: 0 };
+    for (const { step } of sampled) {
+      const batches = pack(step, budget);
+      const stepTokens = batches.reduce((sum, { tokens }) => sum + tokens, 0);
+      largest.stepTokens = Math.max(largest.stepTokens, stepTokens);
+      for (const { tokens, scoredTokens } of batches) {
+        if (tokens > largest.tokens) Object.assign(largest, { tokens, scoredTokens });
+      }
+    }
     known.set(budget, largest);
     return largest;
   };

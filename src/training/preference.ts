@@ -55,7 +55,7 @@ export async function trainPreference(
     {
       largestBatch: largestBatchOf(
         plan,
-        (step) => pairsOf(step).reduce((sum, pair) => sum + unpackedTokens(pair), 0),
+        (step) => pairsOf(step).map(unpackedTokens),
         (step, tokens) => packPairs(pairsOf(step), tokens, cost).map(sizeOf),
       ),
       useBudget(tokens) {

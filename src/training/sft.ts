@@ -59,7 +59,7 @@ export async function trainSft(
     {
       largestBatch: largestBatchOf(
         plan,
-        (step) => membersOf(step).reduce((sum, example) => sum + exampleLength(example), 0),
+        (step) => membersOf(step).map(exampleLength),
         (step, tokens) => packExamples(membersOf(step), tokens, cost).map(sizeOf),
       ),
       useBudget(tokens) {

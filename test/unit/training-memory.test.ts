@@ -27,7 +27,7 @@ function trainerWith(availableMiB: number): TrainerLike & { on?: boolean; asked:
 /** Much data in pieces of 100 tokens, half of them scored. */
 const largest: LargestBatch = (budget) => {
   const tokens = Math.max(100, Math.min(10_000, budget));
-  return { tokens, scoredTokens: tokens / 2 };
+  return { tokens, scoredTokens: tokens / 2, stepTokens: 2 * tokens };
 };
 const auto = { microBatchTokens: 'auto', checkpointLayers: 'auto' } as const;
 
@@ -36,7 +36,7 @@ describe('planMemory', () => {
     const trainer = trainerWith(100_000);
     const plan = await planMemory(trainer, auto, 'cpu', largest);
     expect(plan).toEqual({ microBatchTokens: 2048, checkpointLayers: false, estimatedBytes: 2298 * MIB });
-    expect(trainer.asked[0]).toEqual({ tokens: 2048, scoredTokens: 1024, checkpointLayers: false });
+    expect(trainer.asked[0]).toEqual({ tokens: 2048, scoredTokens: 1024, stepTokens: 4096, checkpointLayers: false });
     expect(await planMemory(trainerWith(-1), auto, 'cuda:0', largest)).toMatchObject({ microBatchTokens: 16384 });
   });
 
@@ -61,7 +61,7 @@ describe('planMemory', () => {
       microBatchTokens: 64,
       checkpointLayers: false,
     });
-    expect(trainer.asked).toEqual([{ tokens: 100, scoredTokens: 50, checkpointLayers: false }]);
+    expect(trainer.asked).toEqual([{ tokens: 100, scoredTokens: 50, stepTokens: 200, checkpointLayers: false }]);
     expect(trainer.on).toBe(false);
   });
 
@@ -93,14 +93,19 @@ describe('largestBatchOf', () => {
     };
     const of = largestBatchOf(
       plan,
-      ({ index }) => index,
+      // Step 3 is small, and one of its items is the longest.
+      ({ index }) => (index === 3 ? [50] : Array(100).fill(index)),
       ({ index }, budget) => {
         packed.push(index);
-        return [{ tokens: Math.min(budget, index), scoredTokens: 1 }];
+        return [
+          { tokens: Math.min(budget, index), scoredTokens: 1 },
+          { tokens: index === 3 ? 50 : 2, scoredTokens: 3 },
+        ];
       },
     );
-    expect(of(1000)).toEqual({ tokens: 29, scoredTokens: 1 });
-    expect(packed.toSorted((a, b) => a - b)).toEqual(Array.from({ length: 16 }, (_, i) => 14 + i));
-    expect(of(7)).toEqual({ tokens: 7, scoredTokens: 1 });
+    expect(of(1000)).toEqual({ tokens: 50, scoredTokens: 3, stepTokens: 53 });
+    // The sixteen with the most tokens, and those with the longest item: step 3 and again the largest.
+    expect(packed.toSorted((a, b) => a - b)).toEqual([3, ...Array.from({ length: 16 }, (_, i) => 14 + i)]);
+    expect(of(7)).toEqual({ tokens: 50, scoredTokens: 3, stepTokens: 53 });
   });
 });

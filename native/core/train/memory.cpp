@@ -60,8 +60,8 @@ int64_t kept_by_layer(const Model& model, bool own) {
   }
   const int64_t norms = c.qk_norm ? q + kv : 0;
   if (own) {
-    // Residual stream twice and its norms; q, k, v and the result of attention; gate, up and their product.
-    return 4 * c.hidden_size + 2 * q + 2 * kv + c.num_heads + 3 * c.intermediate_size + norms + adapters;
+    // Residual stream twice; q, k, v and the result of attention; gate and up.
+    return 2 * c.hidden_size + 2 * q + 2 * kv + c.num_heads + 2 * c.intermediate_size + norms + adapters;
   }
   return 8 * c.hidden_size + 4 * q + 3 * kv + 4 * c.intermediate_size + 2 * norms + adapters;
 }

@@ -14,14 +14,22 @@ bool has_own_kernels(const at::Tensor& x) {
   return x.is_cpu() && x.scalar_type() == at::kFloat;
 }
 
-at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  if (has_own_kernels(x)) return own_linear(x, weight, bias);
-  return bias.defined() ? at::linear(x, weight, bias) : at::linear(x, weight);
+at::Tensor linear(const LinearInput& x, const at::Tensor& weight, const at::Tensor& bias) {
+  if (has_own_kernels(x.value)) return own_linear(x.value, x.again, weight, bias);
+  return bias.defined() ? at::linear(x.value, weight, bias) : at::linear(x.value, weight);
 }
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
   if (has_own_kernels(x)) return own_rms_norm(x, weight, eps);
   return at::rms_norm(x, {weight.numel()}, weight, eps);
+}
+
+LinearInput normed_input(const at::Tensor& x, const at::Tensor& weight, double eps) {
+  at::Tensor y = rms_norm(x, weight, eps);
+  if (!has_own_kernels(x)) return y;
+  return {std::move(y), std::make_shared<Recomputed>([x = x.detach(), weight = weight.detach(), eps] {
+            return own_rms_norm(x, weight, eps);
+          })};
 }
 
 at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
@@ -31,9 +39,11 @@ at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& 
   return at::cat({x1 * cos - x2 * sin, x2 * cos + x1 * sin}, 2);
 }
 
-at::Tensor silu_mul(const at::Tensor& gate, const at::Tensor& up) {
-  if (has_own_kernels(gate)) return own_silu_mul(gate, up);
-  return at::silu(gate) * up;
+LinearInput gated_input(const at::Tensor& gate, const at::Tensor& up) {
+  if (!has_own_kernels(gate)) return at::silu(gate) * up;
+  return {own_silu_mul(gate, up), std::make_shared<Recomputed>([gate = gate.detach(), up = up.detach()] {
+            return own_silu_mul(gate, up);
+          })};
 }
 
 }  // namespace stepward

@@ -2,46 +2,57 @@
 #include <ATen/ops/empty.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "core/train/held.h"
 #include "core/train/own_ops.h"
 #include "core/train/products.h"
 
 namespace stepward {
 namespace {
 
+using Again = std::shared_ptr<Recomputed>;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 struct OwnLinear : torch::autograd::Function<OwnLinear> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight) {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
+                            const Again& again) {
     at::Tensor y = at::empty({x.size(0), weight.size(0)}, x.options());
     product_transposed_weight(x.const_data_ptr<float>(), weight.const_data_ptr<float>(), x.size(0), x.size(1),
                               weight.size(0), y.data_ptr<float>());
-    context->save_for_backward({x, weight});
+    // x is for the weight's gradient alone.
+    const bool reads_x = weight.requires_grad();
+    context->save_for_backward({weight, reads_x && !again ? x : at::Tensor()});
+    if (reads_x && again) {
+      again->expect();
+      context->saved_data["again"] = hold(again);
+    }
     return y;
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     const auto saved = context->get_saved_variables();
-    const at::Tensor &x = saved[0], &weight = saved[1], dy = gradients[0].contiguous();
-    const int64_t tokens = x.size(0), in = x.size(1), out = weight.size(0);
+    const at::Tensor &weight = saved[0], dy = gradients[0].contiguous();
+    const int64_t tokens = dy.size(0), out = weight.size(0), in = weight.size(1);
     at::Tensor dx, dweight;
     if (context->needs_input_grad(0)) {
-      dx = at::empty({tokens, in}, x.options());
+      dx = at::empty({tokens, in}, dy.options());
       product(dy.const_data_ptr<float>(), weight.const_data_ptr<float>(), tokens, out, in, dx.data_ptr<float>());
     }
     if (context->needs_input_grad(1)) {
-      dweight = at::empty({out, in}, x.options());
+      const auto again = context->saved_data.find("again");
+      const at::Tensor x = again == context->saved_data.end() ? saved[1] : held<Again>(again->second)->take();
+      dweight = at::empty({out, in}, dy.options());
       product_over_rows(dy.const_data_ptr<float>(), x.const_data_ptr<float>(), tokens, out, in,
                         dweight.data_ptr<float>());
     }
-    return {dx, dweight};
+    return {dx, dweight, at::Tensor()};
   }
 };
 
 }  // namespace
 
-at::Tensor own_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  const at::Tensor y = OwnLinear::apply(x.contiguous(), weight.contiguous());
+at::Tensor own_linear(const at::Tensor& x, const Again& again, const at::Tensor& weight, const at::Tensor& bias) {
+  const at::Tensor y = OwnLinear::apply(x.contiguous(), weight.contiguous(), again);
   return bias.defined() ? y + bias : y;
 }
 

@@ -1,11 +1,17 @@
 // The steps of ops.h as autograd functions over the CPU kernels. Inputs are float32 on the CPU, in any layout.
 #pragma once
 
+#include <memory>
+
 #include <ATen/core/Tensor.h>
+
+#include "core/train/recomputed.h"
 
 namespace stepward {
 
-at::Tensor own_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);
+// `again`: x made anew, or null.
+at::Tensor own_linear(const at::Tensor& x, const std::shared_ptr<Recomputed>& again, const at::Tensor& weight,
+                      const at::Tensor& bias);
 at::Tensor own_rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
 at::Tensor own_rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);
 at::Tensor own_silu_mul(const at::Tensor& gate, const at::Tensor& up);

@@ -16,6 +16,8 @@
 
 namespace stepward {
 
+struct LinearInput;
+
 struct ModelOptions {
   std::filesystem::path directory;
   std::string device = "auto";        // auto | cpu | cuda
@@ -112,7 +114,7 @@ class Model {
                    const Attention& attention) const;
 
   // x [T, in] -> [T, out], adapter included unless AdaptersOff.
-  at::Tensor apply(const Linear& linear, const at::Tensor& x) const;
+  at::Tensor apply(const Linear& linear, const LinearInput& x) const;
 
   ModelConfig config_;
   std::filesystem::path source_;

@@ -8,6 +8,7 @@
 #include <string>
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/zeros_like.h>
 
 #include "core/tensors.h"
 #include "helpers/temp_dir.h"
@@ -40,6 +41,13 @@ inline std::unique_ptr<Model> tiny_model(const std::string& family = "llama", co
   options.dtype = "float32";
   options.init_seed = seed;
   return Model::load(options);
+}
+
+// A weight's gradient as a whole, zeros where it has none: an embedding's holds only some rows.
+inline at::Tensor gradient_of(const at::Tensor& weight) {
+  const at::Tensor& gradient = weight.grad();
+  if (!gradient.defined()) return at::zeros_like(weight);
+  return gradient.is_sparse() ? gradient.to_dense() : gradient.clone();
 }
 
 // One tree at random: `segments` segments of 0 to 5 tokens (the root has at least one), any segment may be a parent.
