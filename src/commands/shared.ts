@@ -187,14 +187,15 @@ export interface OpenModel {
 
 /**
  * Loads a model folder: weights into an engine, with the adapter merged into them, tokenizer into a codec. Dispose the
- * engine when done.
+ * engine when done. `name`: the option that gave the folder.
  */
 export async function openEngine(
   options: Pick<ModelOptions, 'model'> & Partial<ModelOptions & RolloutOptions>,
   signal?: AbortSignal,
+  name = '--model',
 ): Promise<OpenModel> {
   const start = performance.now();
-  checkFolder('--model', options.model);
+  checkFolder(name, options.model);
   const [{ Engine }, { setThreads }, { loadCodec }] = await Promise.all([
     import('../native/engine.js'),
     import('../native/system.js'),
