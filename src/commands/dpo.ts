@@ -98,7 +98,7 @@ export async function run(options: DpoCommandOptions, context: CommandContext): 
         : await openEngine({ model: directory, device, dtype }, context.signal, '--reference');
     try {
       if (reference) checkReference(model.limits, reference.limits, trees);
-      return await trainIntoFolder('dpo', options, context, model, length, (hooks) =>
+      return await trainIntoFolder('dpo', options, context, { model, reference }, length, (hooks) =>
         trainPreference(model.engine, trees, training, {
           ...hooks,
           ...(cache && { referenceCache: cache }),

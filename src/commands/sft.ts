@@ -40,7 +40,7 @@ export async function run(options: SftCommandOptions, context: CommandContext): 
     const length = LengthLimit.of(model.limits.maxPositions, options.maxLength, options.tooLong);
     const examples = await readSftExamples(options.data, model.limits, { appendEos: options.appendEos, length });
     context.log.info(`sft: ${examples.length} examples`);
-    return await trainIntoFolder('sft', options, context, model, length, (hooks) =>
+    return await trainIntoFolder('sft', options, context, { model }, length, (hooks) =>
       trainSft(model.engine, examples, training, hooks),
     );
   } finally {
