@@ -85,7 +85,7 @@ export async function run(options: DpoCommandOptions, context: CommandContext): 
   }
   checkInput('--data', options.data);
   checkOutputFolder(options.output, options.overwrite ?? false);
-  const model = await openEngine(withoutAdapter(options), context.signal);
+  const model = await openEngine(withoutAdapter(options, context.log), context);
   try {
     const length = LengthLimit.of(model.limits.maxPositions, options.maxLength, options.tooLong);
     const trees = await readPreferenceTrees(options.data, model.limits, length);
@@ -95,7 +95,7 @@ export async function run(options: DpoCommandOptions, context: CommandContext): 
     const reference =
       directory === undefined
         ? undefined
-        : await openEngine({ model: directory, device, dtype }, context.signal, '--reference');
+        : await openEngine({ model: directory, device, dtype }, context, '--reference');
     try {
       if (reference) checkReference(model.limits, reference.limits, trees);
       return await trainIntoFolder('dpo', options, context, { model, reference }, length, (hooks) =>

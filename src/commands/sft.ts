@@ -35,7 +35,7 @@ export async function run(options: SftCommandOptions, context: CommandContext): 
   const training = resolveOptimizer(optimizerOptions(options), options.lr);
   checkInput('--data', options.data);
   checkOutputFolder(options.output, options.overwrite ?? false);
-  const model = await openEngine(withoutAdapter(options), context.signal);
+  const model = await openEngine(withoutAdapter(options, context.log), context);
   try {
     const length = LengthLimit.of(model.limits.maxPositions, options.maxLength, options.tooLong);
     const examples = await readSftExamples(options.data, model.limits, { appendEos: options.appendEos, length });
