@@ -226,7 +226,7 @@ Napi::Value save_model(const Napi::CallbackInfo& info) {
 Napi::Value hash_weights(const Napi::CallbackInfo& info) {
   Engine& engine = engine_of(info[0], "engine");
   auto job = make_job(
-      info.Env(), [&engine] { return weights_hash(engine.model->weights()); },
+      info.Env(), [&engine] { return model_hash(*engine.model); },
       [](Napi::Env env, const std::string& hash) { return to_js(env, hash); });
   return Instance::of(info.Env())->submit(engine, std::move(job));
 }

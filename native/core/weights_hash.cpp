@@ -10,7 +10,10 @@
 #include <bit>
 #include <cstdio>
 #include <cstring>
+#include <optional>
 #include <vector>
+
+#include "core/json_fields.h"
 
 namespace stepward {
 namespace {
@@ -56,15 +59,34 @@ Hash murmur3(const void* data, int64_t bytes) {
   return {h1, h2};
 }
 
-}  // namespace
+Hash murmur3(const std::string& text) {
+  return murmur3(text.data(), static_cast<int64_t>(text.size()));
+}
 
-std::string weights_hash(const TensorMap& weights, std::optional<at::ScalarType> as) {
-  std::vector<Hash> parts;
+// The rest of the config either shows in the tensors' names, dtypes and shapes or changes no number of a forward pass.
+std::string computation(const ModelConfig& config) {
+  const RopeConfig& rope = config.rope;
+  return Json{{"heads", {config.num_heads, config.num_kv_heads, config.head_dim}},
+              {"rms_norm_eps", config.rms_norm_eps},
+              {"window", config.window},
+              {"rope", static_cast<int>(rope.kind)},
+              {"theta", rope.theta},
+              {"factor", rope.factor},
+              {"original_max_positions", rope.original_max_positions},
+              {"freq_factors", {rope.low_freq_factor, rope.high_freq_factor}},
+              {"betas", {rope.beta_fast, rope.beta_slow}},
+              {"mscales", {rope.mscale, rope.mscale_all_dim}},
+              {"attention_factor", rope.attention_factor},
+              {"truncate", rope.truncate}}
+      .dump();
+}
+
+std::string hash_of(const TensorMap& weights, std::optional<at::ScalarType> as, std::vector<Hash> parts) {
   for (const auto& [name, tensor] : weights) {
     const at::ScalarType dtype = as.value_or(tensor.scalar_type());
     std::string header = name + '\n' + c10::toString(dtype);
     for (const int64_t size : tensor.sizes()) header += ' ' + std::to_string(size);
-    parts.push_back(murmur3(header.data(), static_cast<int64_t>(header.size())));
+    parts.push_back(murmur3(header));
 
     const at::Tensor host = tensor.detach().to(at::kCPU, dtype).contiguous();
     const auto* data = static_cast<const char*>(host.const_data_ptr());
@@ -82,6 +104,16 @@ std::string weights_hash(const TensorMap& weights, std::optional<at::ScalarType>
   std::snprintf(text, sizeof(text), "%016llx%016llx", static_cast<unsigned long long>(hash[0]),
                 static_cast<unsigned long long>(hash[1]));
   return text;
+}
+
+}  // namespace
+
+std::string weights_hash(const TensorMap& weights, at::ScalarType as) {
+  return hash_of(weights, as, {});
+}
+
+std::string model_hash(const Model& model) {
+  return hash_of(model.weights(), std::nullopt, {murmur3(computation(model.config()))});
 }
 
 }  // namespace stepward

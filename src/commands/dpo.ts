@@ -55,6 +55,7 @@ export async function run(options: DpoCommandOptions, context: CommandContext): 
     { trainIntoFolder },
     { LengthLimit },
     { referenceCache },
+    { checkReference },
   ] = await Promise.all([
     import('./output.js'),
     import('../data/preference-records.js'),
@@ -64,6 +65,7 @@ export async function run(options: DpoCommandOptions, context: CommandContext): 
     import('./training-run.js'),
     import('../data/length.js'),
     import('./reference-options.js'),
+    import('./check-reference.js'),
   ]);
   const { beta, loss, labelSmoothing, gamma, mix, sftWeight } = options;
   const training = resolvePreference({
@@ -83,7 +85,7 @@ export async function run(options: DpoCommandOptions, context: CommandContext): 
   }
   checkInput('--data', options.data);
   checkOutputFolder(options.output, options.overwrite ?? false);
-  const model = await openEngine(withoutAdapter(options), context.signal);
+  const model = await openEngine(withoutAdapter(options, context.log), context);
   try {
     const length = LengthLimit.of(model.limits.maxPositions, options.maxLength, options.tooLong);
     const trees = await readPreferenceTrees(options.data, model.limits, length);
@@ -91,9 +93,12 @@ export async function run(options: DpoCommandOptions, context: CommandContext): 
     const cache = referenceCache(options.referenceCache);
     const { reference: directory, device, dtype } = options;
     const reference =
-      directory === undefined ? undefined : await openEngine({ model: directory, device, dtype }, context.signal);
+      directory === undefined
+        ? undefined
+        : await openEngine({ model: directory, device, dtype }, context, '--reference');
     try {
-      return await trainIntoFolder('dpo', options, context, model, length, (hooks) =>
+      if (reference) checkReference(model.limits, reference.limits, trees);
+      return await trainIntoFolder('dpo', options, context, { model, reference }, length, (hooks) =>
         trainPreference(model.engine, trees, training, {
           ...hooks,
           ...(cache && { referenceCache: cache }),

@@ -42,7 +42,8 @@ export function registerEval(program: Command): void {
   addModelOptions(addRolloutOptions(addFormatOption(command))).action(runCommand(run));
 }
 
-async function run(options: EvalCommandOptions, { signal, log }: CommandContext): Promise<object> {
+async function run(options: EvalCommandOptions, context: CommandContext): Promise<object> {
+  const { signal, log } = context;
   const [
     { goldAnswer },
     { Grader },
@@ -68,7 +69,7 @@ async function run(options: EvalCommandOptions, { signal, log }: CommandContext)
   ]);
   checkInput('--data', options.data);
   const placed = await readProblems(options.data, true);
-  const { policy, loadSeconds } = await openModel(options, signal);
+  const { policy, loadSeconds } = await openModel(options, context);
   const grader = new Grader();
   try {
     const { problems, answers } = fittingProblems(policy, placed);

@@ -65,7 +65,7 @@ export async function run(options: GenerateCommandOptions, context: CommandConte
   ]);
   checkOptions(options);
   checkInput('--input', options.input);
-  const model = await openEngine(options, context.signal);
+  const model = await openEngine(options, context);
   try {
     const records = await readGenerateRecords(options.input, model.limits);
     if (options.stop) await passTokenBytes(model);

@@ -37,7 +37,8 @@ export function registerJudge(program: Command): void {
   );
 }
 
-async function run(options: JudgeCommandOptions, { signal }: CommandContext): Promise<object> {
+async function run(options: JudgeCommandOptions, context: CommandContext): Promise<object> {
+  const { signal } = context;
   const [
     { judgeBias, judgePairs, judgeReport, nameOf, pairWinner },
     { readJudgePairs },
@@ -60,7 +61,7 @@ async function run(options: JudgeCommandOptions, { signal }: CommandContext): Pr
   const judge = judgeConfig(options);
   checkInput('--input', options.input);
   const records = await readJudgePairs(options.input);
-  const { policy, loadSeconds } = await openModel(options, signal, judge.mode);
+  const { policy, loadSeconds } = await openModel(options, context, judge.mode);
   try {
     const pairs = fittingPairs(policy, records, judge.mode);
     const before = await policy.engine.tree.counters();

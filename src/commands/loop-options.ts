@@ -6,7 +6,15 @@ import { describeIssues } from '../config/issues.js';
 import { type JudgeConfig, judgeSchema } from '../config/recipe.js';
 import { StepwardError } from '../errors.js';
 import type { Policy } from '../loop/policy.js';
-import { adapterOptions, kvBudget, type ModelOptions, number, type RolloutOptions, wholeNumber } from './shared.js';
+import {
+  adapterOptions,
+  type CommandContext,
+  kvBudget,
+  type ModelOptions,
+  number,
+  type RolloutOptions,
+  wholeNumber,
+} from './shared.js';
 
 export interface FormatOptions {
   format?: string;
@@ -81,7 +89,7 @@ export interface OpenedPolicy {
 /** Loads a model folder with its tokenizer and prompts. `judge`: how it will judge. Dispose the policy when done. */
 export async function openModel(
   options: ModelOptions & RolloutOptions & FormatOptions,
-  signal: AbortSignal,
+  { signal, log }: CommandContext,
   judge?: JudgeConfig['mode'],
 ): Promise<OpenedPolicy> {
   const start = performance.now();
@@ -94,7 +102,7 @@ export async function openModel(
   if (options.threads !== undefined) setThreads(options.threads);
   const { model: directory, device, dtype } = options;
   const policy = await openPolicy(
-    { directory, device, dtype, signal, ...adapterOptions(options), ...kvBudget(options) },
+    { directory, device, dtype, signal, ...adapterOptions(options, log), ...kvBudget(options) },
     { format, judge },
   );
   return { policy, loadSeconds: (performance.now() - start) / 1000 };

@@ -44,7 +44,7 @@ export async function run(options: ScoreCommandOptions, context: CommandContext)
     import('../native/rollout-summary.js'),
   ]);
   checkInput('--input', options.input);
-  const model = await openEngine(options, context.signal);
+  const model = await openEngine(options, context);
   try {
     const records = await readScoreRecords(options.input, model.limits);
     const before = await model.engine.tree.counters();

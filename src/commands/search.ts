@@ -98,7 +98,8 @@ function choice(flags: string, description: string, choices: string[], value: st
   return new Option(flags, description).choices(choices).default(value);
 }
 
-async function run(options: SearchCommandOptions, { signal }: CommandContext): Promise<object> {
+async function run(options: SearchCommandOptions, context: CommandContext): Promise<object> {
+  const { signal } = context;
   const [
     { Grader },
     { writeTrees },
@@ -145,7 +146,7 @@ async function run(options: SearchCommandOptions, { signal }: CommandContext): P
   checkInput('--input', options.input);
   checkOutputFolder(options.output, options.overwrite ?? false, ['search.jsonl', 'pairs.jsonl']);
   const records = await readProblems(options.input);
-  const { policy, loadSeconds } = await openModel(options, signal, judge.mode);
+  const { policy, loadSeconds } = await openModel(options, context, judge.mode);
   const grader = new Grader();
   try {
     const { problems, answers } = fittingProblems(policy, records);

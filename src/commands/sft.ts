@@ -35,12 +35,12 @@ export async function run(options: SftCommandOptions, context: CommandContext): 
   const training = resolveOptimizer(optimizerOptions(options), options.lr);
   checkInput('--data', options.data);
   checkOutputFolder(options.output, options.overwrite ?? false);
-  const model = await openEngine(withoutAdapter(options), context.signal);
+  const model = await openEngine(withoutAdapter(options, context.log), context);
   try {
     const length = LengthLimit.of(model.limits.maxPositions, options.maxLength, options.tooLong);
     const examples = await readSftExamples(options.data, model.limits, { appendEos: options.appendEos, length });
     context.log.info(`sft: ${examples.length} examples`);
-    return await trainIntoFolder('sft', options, context, model, length, (hooks) =>
+    return await trainIntoFolder('sft', options, context, { model }, length, (hooks) =>
       trainSft(model.engine, examples, training, hooks),
     );
   } finally {

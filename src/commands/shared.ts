@@ -10,6 +10,7 @@ import type { Log } from '../log.js';
 import type { Engine } from '../native/engine.js';
 import { DEFAULT_KV_BUDGET_MIB } from '../native/options.js';
 import { peakMemory } from '../training/peak-memory.js';
+import { otherBaseRemark } from './adapter-base.js';
 
 export interface CommonOptions {
   device: 'auto' | 'cpu' | 'cuda';
@@ -60,10 +61,15 @@ export function addModelOptions(command: Command): Command {
   );
 }
 
-/** Engine options for the adapter, checked. */
-export function adapterOptions({ adapter, allowOtherBase }: Partial<ModelOptions>): Partial<ModelOptions> {
+/** Engine options for the adapter, checked; warns where it seems to be another model's. */
+export function adapterOptions(
+  { model, adapter, allowOtherBase }: Pick<ModelOptions, 'model'> & Partial<ModelOptions>,
+  log: Log,
+): Partial<ModelOptions> {
   if (adapter === undefined) return {};
   checkFolder('--adapter', adapter, 'a folder of adapter_config.json and adapter_model.safetensors');
+  const remark = allowOtherBase ? undefined : otherBaseRemark(model, adapter);
+  if (remark !== undefined) log.warn(remark);
   return { adapter, ...(allowOtherBase && { allowOtherBase }) };
 }
 
@@ -187,14 +193,15 @@ export interface OpenModel {
 
 /**
  * Loads a model folder: weights into an engine, with the adapter merged into them, tokenizer into a codec. Dispose the
- * engine when done.
+ * engine when done. `name`: the option that gave the folder.
  */
 export async function openEngine(
   options: Pick<ModelOptions, 'model'> & Partial<ModelOptions & RolloutOptions>,
-  signal?: AbortSignal,
+  { signal, log }: CommandContext,
+  name = '--model',
 ): Promise<OpenModel> {
   const start = performance.now();
-  checkFolder('--model', options.model);
+  checkFolder(name, options.model);
   const [{ Engine }, { setThreads }, { loadCodec }] = await Promise.all([
     import('../native/engine.js'),
     import('../native/system.js'),
@@ -207,9 +214,9 @@ export async function openEngine(
     directory,
     device,
     dtype,
-    ...adapterOptions(options),
+    ...adapterOptions(options, log),
     ...kvBudget(options),
-    ...(signal && { signal }),
+    signal,
   });
   const { vocabSize, maxPositions } = engine.info;
   return {
@@ -236,9 +243,9 @@ export function checkInput(option: string, path: string): void {
 }
 
 /** To train: the model without its adapter, which the trainer puts on. */
-export function withoutAdapter<O extends ModelOptions>(options: O): Omit<O, 'adapter' | 'allowOtherBase'> {
+export function withoutAdapter<O extends ModelOptions>(options: O, log: Log): Omit<O, 'adapter' | 'allowOtherBase'> {
   const { adapter, allowOtherBase, ...rest } = options;
-  adapterOptions({ adapter });
+  adapterOptions(options, log);
   return rest;
 }
 

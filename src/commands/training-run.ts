@@ -1,7 +1,7 @@
 // What `sft` and `dpo` do around training: the output folder, the log of metrics, progress, and the summary.
 
 import { createHash } from 'node:crypto';
-import { copyFileSync, createReadStream, rmSync } from 'node:fs';
+import { copyFileSync, createReadStream, existsSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { JsonlWriter } from '../data/jsonl.js';
 import type { LengthLimit } from '../data/length.js';
@@ -16,6 +16,13 @@ import { writeFolder } from './output.js';
 import { type CommandContext, type OpenModel, peakBytes } from './shared.js';
 import type { TrainingCommandOptions } from './training-options.js';
 
+/** What a training runs on. */
+export interface TrainingModels {
+  model: OpenModel;
+  /** Undefined: the model before training, or none. */
+  reference?: OpenModel | undefined;
+}
+
 /**
  * Trains, then writes model folder, train.jsonl and, with LoRA, adapter/. On the way checkpoints go to OUTPUT.checkpoint,
  * which is removed at the end. A training that a number which is not finite stops leaves OUTPUT.failed/ instead: see
@@ -25,17 +32,18 @@ export async function trainIntoFolder(
   label: string,
   options: TrainingCommandOptions,
   context: CommandContext,
-  model: OpenModel,
+  models: TrainingModels,
   length: LengthLimit,
   train: (hooks: TrainingHooks) => Promise<TrainingSummary>,
 ): Promise<object> {
+  const { model } = models;
   const remark = length.remark();
   if (remark !== undefined) context.log.warn(`${label}: ${remark}`);
   // Beside the output, which does not appear where the training failed.
   const failed = `${resolve(options.output)}.failed`;
   const summary = await writeFolder(options.output, async (folder) => {
     const log = join(folder, 'train.jsonl');
-    const checkpoints = await openCheckpoints(label, options, model, log);
+    const checkpoints = await openCheckpoints(label, options, models, log);
     const metrics = new JsonlWriter(log);
     const progress = new Progress({ label, unit: 'steps' });
     try {
@@ -94,7 +102,7 @@ const checkpointFolder = ({ output }: TrainingCommandOptions): string => `${reso
 async function openCheckpoints(
   label: string,
   options: TrainingCommandOptions,
-  model: OpenModel,
+  models: TrainingModels,
   log: string,
 ): Promise<TrainingCheckpoints | undefined> {
   const directory = checkpointFolder(options);
@@ -108,30 +116,45 @@ async function openCheckpoints(
   const opened = {
     directory,
     every: options.saveEvery,
-    fingerprint: await fingerprint(label, options, model),
+    fingerprint: await fingerprint(label, options, models),
     adapterOf: trainsAdapter(options) ? options.model : undefined,
     log,
   };
   return options.resume
-    ? TrainingCheckpoints.resumed(model.engine, opened)
-    : TrainingCheckpoints.fresh(model.engine, opened);
+    ? TrainingCheckpoints.resumed(models.model.engine, opened)
+    : TrainingCheckpoints.fresh(models.model.engine, opened);
 }
 
 /** Options that change no result, and those that stand for files, whose contents count instead. */
-const NOT_COMPARED = ['output', 'overwrite', 'resume', 'saveEvery', 'threads', 'json', 'model', 'data', 'adapter'];
+const NOT_COMPARED = [
+  'output',
+  'overwrite',
+  'resume',
+  'saveEvery',
+  'threads',
+  'json',
+  'model',
+  'data',
+  'adapter',
+  'reference',
+];
 
 async function fingerprint(
   label: string,
   options: TrainingCommandOptions,
-  { engine }: OpenModel,
+  { model, reference }: TrainingModels,
 ): Promise<Record<string, unknown>> {
   const compared = Object.entries(options).filter(([name]) => !NOT_COMPARED.includes(name));
   const { data, adapter } = options;
+  // Text in the data is read by it, and the output folder gets a copy.
+  const tokenizer = join(options.model, 'tokenizer.json');
   return {
     command: label,
     ...Object.fromEntries(compared),
     'hash of --data': await hashOf(data),
-    'hash of --model': await engine.weightsHash(),
+    'hash of --model': await model.engine.weightsHash(),
+    ...(existsSync(tokenizer) && { "hash of --model's tokenizer.json": await hashOf(tokenizer) }),
+    ...(reference && { 'hash of --reference': await reference.engine.weightsHash() }),
     ...(adapter !== undefined && { 'hash of --adapter': adapterHash(adapter) }),
   };
 }

@@ -17,6 +17,8 @@ export interface TextCodec {
   /** Text of ids; special tokens are left out unless `keepSpecial`. */
   decode(ids: ArrayLike<number>, options?: { keepSpecial?: boolean }): string;
   readonly vocabSize: number;
+  /** Ids by token, special and added tokens too, as the tokenizer spells them. */
+  vocab(): Record<string, number>;
   /** Ids that end a solution, from generation_config.json, config.json and the tokenizer, in that order. */
   readonly eosIds: number[];
   readonly hasChatTemplate: boolean;

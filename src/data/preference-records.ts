@@ -97,8 +97,12 @@ function readTree(reader: RecordReader<TreeRecord>, length: LengthLimit): Prefer
     const chosenIds = reader.required(`${name}chosen`, step.chosen, step.chosen_ids);
     const rejected = step.rejected.map((candidate, i) => {
       const field = `${name}rejected[${i}]`;
-      const ids = candidate.ids ? reader.checkIds(`${field}.ids`, candidate.ids) : undefined;
-      const given = ids ?? (candidate.text === undefined ? undefined : reader.text(`${field}.text`, candidate.text));
+      const { ids, text } = candidate;
+      if (ids) {
+        reader.checkIds(`${field}.ids`, ids);
+        if (text !== undefined) reader.checkSame(`${field}.ids`, ids, `${field}.text`, text);
+      }
+      const given = ids ?? (text === undefined ? undefined : reader.text(`${field}.text`, text));
       if (!given) throw reader.error(field, 'expected the key ids or text, found neither');
       reader.notEmpty(field, given);
       differ(reader, field, chosenIds, given);

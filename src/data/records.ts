@@ -50,7 +50,7 @@ export class RecordReader<T> {
   ): number[] | undefined {
     if (ids) {
       this.checkIds(`${name}_ids`, ids);
-      if (text !== undefined && ids.length > 0) this.#checkSame(name, text, ids);
+      if (text !== undefined) this.checkSame(`${name}_ids`, ids, name, text);
       return ids;
     }
     if (text === undefined) return undefined;
@@ -82,16 +82,19 @@ export class RecordReader<T> {
     );
   }
 
-  /** Ids of another tokenizer are numbers like any other: only their text tells. White space and special tokens may differ. */
-  #checkSame(name: string, text: string, ids: number[]): void {
+  /**
+   * Ids of another tokenizer are numbers like any other: only their text tells. White space and special tokens may differ.
+   * Fields are given by their names; no ids and no tokenizer are no text to compare.
+   */
+  checkSame(idsField: string, ids: number[], textField: string, text: string): void {
     const { codec, directory } = this.limits;
-    if (!codec) return;
+    if (!codec || ids.length === 0) return;
     const bare = (value: string): string => value.replace(/\s+/g, '');
     const read = codec.decode(ids, { keepSpecial: true });
     if (bare(read) === bare(text) || bare(codec.decode(ids)) === bare(text)) return;
     throw this.error(
-      `${name}_ids`,
-      `expected the ids of ${name} under the tokenizer of ${directory}, which is ${clip(text)}; they read ${clip(read)}`,
+      idsField,
+      `expected the ids of ${textField} under the tokenizer of ${directory}, which is ${clip(text)}; they read ${clip(read)}`,
     );
   }
 

@@ -87,8 +87,12 @@ class HuggingFaceCodec implements TextCodec {
     return this.template(messages, options.addGenerationPrompt ?? false);
   }
 
+  vocab(): Record<string, number> {
+    return this.worker.call('vocab');
+  }
+
   tokenBytes(vocabSize: number): { bytes: Uint8Array; offsets: Int32Array } {
-    return bytesOfTokens(this.tokenizer, this.worker.call('vocab'), vocabSize);
+    return bytesOfTokens(this.tokenizer, this.vocab(), vocabSize);
   }
 }
 

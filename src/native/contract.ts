@@ -322,7 +322,7 @@ export interface NativeAddon {
   /** scored: [S] non-zero where a segment's tokens are wanted. */
   score(engine: NativeHandle, forest: ForestData, scored: Uint8Array, cancel: NativeHandle): Promise<NativeScoreResult>;
   saveModel(engine: NativeHandle, directory: string): Promise<void>;
-  /** Hash of the weights (hex), the same for the same values and names. */
+  /** Hash (hex) of the weights, by names and values, and of the config fields that a forward pass reads. */
   weightsHash(engine: NativeHandle): Promise<string>;
 
   // The rollout engine's tree. Nodes are numbers; one that could not be made fails what uses it.

@@ -108,7 +108,10 @@ export class Engine implements EngineLike, AsyncDisposable {
     return callNative(() => this.#addon.saveModel(this.#handle, directory));
   }
 
-  /** 32 hexadecimal digits over the weights' names and values, for keys of caches. */
+  /**
+   * 32 hexadecimal digits over the weights' names and values and the config fields that a forward pass reads, for keys of
+   * caches: equal hashes mean equal log-probs.
+   */
   weightsHash(): Promise<string> {
     return callNative(() => this.#addon.weightsHash(this.#handle));
   }

@@ -90,6 +90,11 @@ export function stepNumber(pair: Pair): number | undefined {
   return firstStep === null ? undefined : firstStep + pair.step + 1;
 }
 
+/** For messages. */
+export function nameOf({ index, tree, step }: Pair): string {
+  return tree.id === undefined ? `pair ${index}` : `pair ${index} (step ${step} of ${tree.id})`;
+}
+
 /** Tokens before the pair's step. */
 export function contextOf(pair: Pair): number[] {
   return pair.tree.promptIds.concat(...pair.tree.steps.slice(0, pair.step).map((step) => step.chosenIds));
@@ -130,19 +135,19 @@ function packBatch(pairs: readonly Pair[], items: readonly TrainingItem[], batch
   const members = itemsOf(batch).map((i) => pairs[i] as Pair);
   const { forest, placed, shares } = packTrees(items, batch);
   const segmentCount = forest.parents.length;
-  const nameOf = ({ context, pieces }: PlacedPath): number =>
+  const endOf = ({ context, pieces }: PlacedPath): number =>
     (pieces[0]?.at(-1) as number) * (segmentCount + 1) + context + 1;
-  const known = new Map(placed.flat().map((path) => [nameOf(path), path.pieces[0] as number[]]));
-  const names = [...known.keys()].sort((a, b) => a - b);
-  const numbers = new Map(names.map((name, c) => [name, c]));
+  const known = new Map(placed.flat().map((path) => [endOf(path), path.pieces[0] as number[]]));
+  const ends = [...known.keys()].sort((a, b) => a - b);
+  const numbers = new Map(ends.map((end, c) => [end, c]));
   const offsets = [0];
   const segments: number[] = [];
-  for (const name of names) {
-    segments.push(...(known.get(name) as number[]));
+  for (const end of ends) {
+    segments.push(...(known.get(end) as number[]));
     offsets.push(segments.length);
   }
   const side = (which: 0 | 1): Int32Array =>
-    Int32Array.from(placed, (paths) => numbers.get(nameOf(paths[which] as PlacedPath)) as number);
+    Int32Array.from(placed, (paths) => numbers.get(endOf(paths[which] as PlacedPath)) as number);
   return {
     members,
     shares,

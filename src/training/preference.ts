@@ -11,7 +11,16 @@ import { PreferenceMeter } from './metrics.js';
 import { type ResolvedPreference, resolvePreference } from './options.js';
 import { sharingCost } from './packing/cost.js';
 import { type CheckedPath, checkPacking, chooseChecked, firstShared } from './packing/self-check.js';
-import { contextOf, flattenTrees, type Pair, type PairBatch, packPairs, stepNumber, unpackedTokens } from './pairs.js';
+import {
+  contextOf,
+  flattenTrees,
+  nameOf,
+  type Pair,
+  type PairBatch,
+  packPairs,
+  stepNumber,
+  unpackedTokens,
+} from './pairs.js';
 import { ReferenceModel, ReferenceTable } from './reference.js';
 import { type BatchAtHand, runTraining, throwIfAborted } from './run.js';
 import { type PlannedStep, planSteps } from './steps.js';
@@ -47,7 +56,7 @@ export async function trainPreference(
   const batchesOf = (step: PlannedStep): PairBatch[] => packPairs(pairsOf(step), budget, cost);
   const reference = new ReferenceTable(pairs.length, withReference);
   const loss = lossStep(options.loss);
-  let atHand: { index: number; batches: PairBatch[] } | undefined;
+  let atHand: { step: PlannedStep; index: number; batches: PairBatch[] } | undefined;
 
   return runTraining(
     engine,
@@ -63,7 +72,8 @@ export async function trainPreference(
       },
       async prepare(trainer) {
         if (!withReference) {
-          const batch = firstShared(plan, batchesOf);
+          atHand = firstShared(plan, batchesOf);
+          const batch = atHand?.batches[atHand.index];
           return batch ? { packingCheck: await checkBatch(engine, trainer, batch, undefined, hooks.signal) } : {};
         }
         const total = Math.min(plan.total, plan.perEpoch);
@@ -73,10 +83,12 @@ export async function trainPreference(
         try {
           for (const step of plan.steps()) {
             if (step.index >= total) break;
-            for (const batch of batchesOf(step)) {
+            const batches = batchesOf(step);
+            for (const [index, batch] of batches.entries()) {
               throwIfAborted(hooks.signal);
+              atHand = { step, index, batches };
               const before = model.computedTokens;
-              const logprobs = await model.logprobs(batch.packed, hooks.signal);
+              const logprobs = await model.logprobs(batch, hooks.signal);
               reference.store(batch, logprobs);
               if (batch.shares && packingCheck === undefined) {
                 // What another model gave, or another run, says nothing of this trainer.
@@ -99,7 +111,7 @@ export async function trainPreference(
         let computedTokens = 0;
         const batches = batchesOf(step);
         for (const [index, batch] of batches.entries()) {
-          atHand = { index, batches };
+          atHand = { step, index, batches };
           const result = await loss.accumulate(
             trainer,
             lossBatch(batch, reference.read(batch), options, members.length, tokenNorm),
@@ -132,7 +144,11 @@ export async function trainPreference(
         const tokens = members.reduce((sum, pair) => sum + unpackedTokens(pair), 0);
         return { loss: meter.loss, tokens, computedTokens, metrics: meter.metrics(tokens / computedTokens) };
       },
-      batchAtHand: (whole) => atHand && inspected(atHand.batches, whole ? undefined : atHand.index, reference),
+      batchAtHand: (whole) =>
+        atHand && {
+          step: atHand.step.index + 1,
+          ...inspected(atHand.batches, whole ? undefined : atHand.index, reference),
+        },
     },
     options,
     { pairs: pairs.length },
@@ -197,12 +213,12 @@ async function checkBatch(
   return checkPacking(trainer, engine.info.dtype, paths, signal);
 }
 
-function nameOf({ index, tree, step }: Pair): string {
-  return tree.id === undefined ? `pair ${index}` : `pair ${index} (step ${step} of ${tree.id})`;
-}
-
 /** For a micro-batch that failed; `index` undefined: all of them. */
-function inspected(batches: PairBatch[], index: number | undefined, reference: ReferenceTable): BatchAtHand {
+function inspected(
+  batches: PairBatch[],
+  index: number | undefined,
+  reference: ReferenceTable,
+): Omit<BatchAtHand, 'step'> {
   const members = batches.flatMap((batch, b) => (index === undefined || index === b ? batch.members : []));
   return {
     ...(index !== undefined && { microBatch: index + 1 }),

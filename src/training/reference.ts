@@ -1,9 +1,10 @@
 // Reference log-probs: computed once, before the first step, on the very packing that the first epoch trains on, or taken
 // from disk. Later epochs pack the pairs differently and read them by pair.
 
+import { StepwardError } from '../errors.js';
 import type { EngineLike, TrainerLike } from '../native/types.js';
 import { adapterHash } from './adapter-hash.js';
-import type { PackedPairs, Pair, PairBatch } from './pairs.js';
+import { nameOf, type Pair, type PairBatch } from './pairs.js';
 import { forestKey, ReferenceCache } from './reference-cache.js';
 import type { ReferenceCacheOptions } from './types.js';
 
@@ -90,8 +91,9 @@ export class ReferenceModel {
     return new ReferenceModel(own, other !== undefined, cache);
   }
 
-  /** [C] */
-  async logprobs(packed: PackedPairs, signal: AbortSignal | undefined): Promise<ArrayLike<number>> {
+  /** [C]. Throws NUMERICAL naming pair and side where one is not finite; none of the batch is then kept on disk. */
+  async logprobs(batch: PairBatch, signal: AbortSignal | undefined): Promise<ArrayLike<number>> {
+    const { packed } = batch;
     const key = this.#cache ? forestKey(packed) : '';
     const found = this.#cache?.get(key, packed.completionOffsets.length - 1);
     if (found) {
@@ -100,11 +102,25 @@ export class ReferenceModel {
     }
     const values = await this.#trainer.referenceLogprobs(packed, signal);
     this.computedTokens += packed.forest.tokens.length;
+    checkFinite(batch, values);
     this.#cache?.put(key, values);
     return values;
   }
 
   async dispose(): Promise<void> {
     if (this.#dispose) await this.#trainer.dispose();
+  }
+}
+
+function checkFinite({ members, packed }: PairBatch, logprobs: ArrayLike<number>): void {
+  for (const [p, pair] of members.entries()) {
+    for (const side of ['chosen', 'rejected'] as const) {
+      const value = logprobs[packed[side][p] as number] as number;
+      if (Number.isFinite(value)) continue;
+      throw new StepwardError(
+        'NUMERICAL',
+        `reference log-prob of ${side} of ${nameOf(pair)}: expected a finite number, got ${value}`,
+      );
+    }
   }
 }

@@ -20,7 +20,7 @@ type Counts = Pick<TrainingSummary, 'pairs' | 'examples'>;
 type Prepared = Partial<Pick<TrainingSummary, 'referenceTokens' | 'cachedReferenceTokens' | 'packingCheck'>>;
 
 /** What the trainer was given, to be looked at. */
-export type BatchAtHand = Pick<TrainingFailure, 'microBatch' | 'records' | 'values'>;
+export type BatchAtHand = Pick<TrainingFailure, 'step' | 'microBatch' | 'records' | 'values'>;
 
 export interface TrainingJob {
   /** The largest micro-batch under a budget, and the budget that was chosen. */
@@ -30,7 +30,7 @@ export interface TrainingJob {
   prepare?(trainer: TrainerLike): Promise<Prepared>;
   /** Accumulates the gradients of one optimiser step. */
   accumulate(trainer: TrainerLike, step: PlannedStep): Promise<StepOutcome>;
-  /** The micro-batch that was last given to the trainer; `whole`: all of its step's. Undefined before the first. */
+  /** The micro-batch that was last given to the trainer, in `prepare` too; `whole`: all of its step's. Undefined before the first. */
   batchAtHand(whole: boolean): BatchAtHand | undefined;
 }
 
@@ -104,7 +104,7 @@ export async function runTraining(
     if (hooks.signal?.aborted) await hooks.checkpoints?.interrupted(trainer, summary);
     const batch = job.batchAtHand(accumulated);
     if (!batch || !(error instanceof StepwardError) || error.code !== 'NUMERICAL') throw error;
-    throw await reported({ ...batch, step: summary.steps + 1, error }, trainer, options, hooks);
+    throw await reported({ ...batch, error }, trainer, options, hooks);
   } finally {
     await trainer.dispose();
   }

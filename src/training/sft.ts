@@ -51,7 +51,7 @@ export async function trainSft(
   const membersOf = (step: PlannedStep): SftExample[] => step.items.map((i) => examples[i] as SftExample);
   let budget = 1;
   const batchesOf = (step: PlannedStep): ExampleBatch[] => packExamples(membersOf(step), budget, cost);
-  let atHand: { index: number; step: PlannedStep; batches: ExampleBatch[] } | undefined;
+  let atHand: { step: PlannedStep; index: number; batches: ExampleBatch[] } | undefined;
 
   return runTraining(
     engine,
@@ -66,7 +66,8 @@ export async function trainSft(
         budget = tokens;
       },
       async prepare(trainer) {
-        const batch = firstShared(plan, batchesOf);
+        atHand = firstShared(plan, batchesOf);
+        const batch = atHand?.batches[atHand.index];
         return batch ? checkBatch(engine, trainer, batch, hooks.signal) : {};
       },
       async accumulate(trainer, step) {
@@ -77,7 +78,7 @@ export async function trainSft(
         let computedTokens = 0;
         const batches = batchesOf(step);
         for (const [index, batch] of batches.entries()) {
-          atHand = { index, step, batches };
+          atHand = { step, index, batches };
           const { forest, segmentWeight } = batch;
           const result = await trainer.accumulateSft({ forest, segmentWeight, tokenNorm }, hooks.signal);
           loss += result.loss;
@@ -101,10 +102,11 @@ export async function trainSft(
       },
       batchAtHand(whole) {
         if (!atHand) return undefined;
-        const { index, step, batches } = atHand;
+        const { step, index, batches } = atHand;
         const members = batches.flatMap((batch, b) => (whole || b === index ? batch.members : []));
         const numbers = members.map((m) => step.items[m] as number);
         return {
+          step: step.index + 1,
           ...(!whole && { microBatch: index + 1 }),
           records: numbers.map((i) => exampleRecord(examples[i] as SftExample)),
           values: numbers.map((example) => ({ example })),

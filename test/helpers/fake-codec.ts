@@ -37,6 +37,10 @@ export class CharacterCodec implements TextCodec {
     return turns.join('') + (options.addGenerationPrompt ? '<assistant>' : '');
   }
 
+  vocab(): Record<string, number> {
+    return Object.fromEntries(Array.from({ length: this.vocabSize }, (_, id) => [String.fromCharCode(id), id]));
+  }
+
   tokenBytes(vocabSize: number): { bytes: Uint8Array; offsets: Int32Array } {
     const bytes: number[] = [];
     const offsets = new Int32Array(vocabSize + 1);

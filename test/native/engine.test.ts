@@ -8,6 +8,7 @@ import { describe, expect, it } from 'vitest';
 import { StepwardError } from '../../src/errors.js';
 import { Engine } from '../../src/native/engine.js';
 import { setThreads, systemInfo } from '../../src/native/system.js';
+import type { ModelInfo } from '../../src/native/types.js';
 import { expectNoLiveHandles } from '../helpers/live-handles.js';
 import { ENDLESS, smallForest, tinyModels } from '../helpers/tiny-model.js';
 
@@ -83,6 +84,31 @@ describe('loading', () => {
     expect(first).toMatch(/^[0-9a-f]{32}$/);
     expect(await hash(1)).toBe(first);
     expect(await hash(2)).not.toBe(first);
+  });
+
+  it('equal weights under another config have another hash, where a forward pass reads what differs', async () => {
+    const hash = async (family: ModelInfo['family'], changes: object) => {
+      await using engine = await Engine.load({ directory: tinyModel(family, { ...changes }), initSeed: 1 });
+      return engine.weightsHash();
+    };
+    const yarn = { rope_type: 'yarn', factor: 4, original_max_position_embeddings: 32 };
+    const models: [ModelInfo['family'], object][] = [
+      ['mistral', { sliding_window: null }],
+      ['mistral', { sliding_window: 16 }],
+      ['llama', { rope_theta: 20000 }],
+      ['llama', { rms_norm_eps: 1e-6 }],
+      ['llama', { rope_scaling: { rope_type: 'linear', factor: 2 } }],
+      ['llama', { rope_scaling: { rope_type: 'linear', factor: 4 } }],
+      ['llama', { rope_scaling: yarn }],
+      ['llama', { rope_scaling: { ...yarn, beta_fast: 16 } }],
+      // The same shapes: 32 rows of queries, 16 of keys.
+      ['llama', { num_attention_heads: 2, num_key_value_heads: 1, head_dim: 16 }],
+    ];
+    const hashes = [];
+    for (const [family, changes] of models) hashes.push(await hash(family, changes));
+    expect(new Set(hashes).size).toBe(models.length);
+    // Without windows the two families compute the same.
+    expect(await hash('llama', { eos_token_id: 2, max_position_embeddings: 64 })).toBe(hashes[0]);
   });
 
   it('a saved model loads with the same weights', async () => {

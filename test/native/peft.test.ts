@@ -9,7 +9,7 @@ import { Engine } from '../../src/native/engine.js';
 import { loadAddon } from '../../src/native/load.js';
 import { trainPreference } from '../../src/training/preference.js';
 import type { StepMetrics } from '../../src/training/types.js';
-import { command, readLines, succeed, writeLines } from '../helpers/command.js';
+import { command, type Options, readLines, succeed, writeLines } from '../helpers/command.js';
 import { GOLDENS, modelFolder, readGolden, type ScoreGolden, scratchFolder, worst } from '../helpers/goldens.js';
 import { readModel, readTensors } from '../helpers/safetensors.js';
 
@@ -159,6 +159,23 @@ describe('the command line', () => {
     await succeed('score', { ...other, 'allow-other-base': true });
     const both = await command('dpo', { ...training, ...lora, adapter, output: out('both') });
     expect([both.status, both.stderr]).toEqual([2, expect.stringContaining('--adapter: expected no --lora options')]);
+  });
+
+  it("warns of PEFT's adapter of another base by name", async () => {
+    const input = writeLines(scratch, [{ id: 1, prompt: '1+1=', steps: ['2'] }]);
+    const score = async (options: Options) =>
+      (await succeed('score', { input, output: out('named.jsonl'), ...options })).stderr;
+    const warning = 'warning: --adapter: ';
+    expect(await score({ model, adapter: adapterOf('llama') })).not.toContain(warning);
+    const adapter = edited('llama', { base_model_name_or_path: 'org/other-8B' });
+    expect(await score({ model, adapter })).toContain(
+      `${warning}${adapter} was made for org/other-8B, and --model ${model} is llama by name;`,
+    );
+    expect(await score({ model, adapter, 'allow-other-base': true })).not.toContain(warning);
+    const training = { model, data, adapter, 'max-steps': 1, output: out('warned') };
+    expect((await succeed('dpo', training)).stderr).toContain(warning);
+    // What was trained here carries its base's fingerprint, whatever it is named.
+    expect(await score({ model, adapter: join(out('warned'), 'adapter') })).not.toContain(warning);
   });
 
   it('leaves frozen weights as they are, and refuses patterns that freeze nothing or everything', async () => {

@@ -1,6 +1,6 @@
 // A training that is killed or interrupted and taken up again writes what it would have written without a stop.
 
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { cpSync, existsSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { checkpointSteps } from '../../src/training/checkpoint.js';
@@ -82,6 +82,43 @@ describe.each(cases)('%s', (label, name, options) => {
       expect(summary[key], key).toBe(expected[key]);
     expect(existsSync(`${cut}.checkpoint`)).toBe(false);
   });
+});
+
+it('--resume refuses another reference and another tokenizer at the same paths', async () => {
+  const [own, reference, output] = ['own', 'reference', 'burst'].map((name) => join(scratch, name)) as [
+    string,
+    string,
+    string,
+  ];
+  for (const folder of [own, reference]) cpSync(model, folder, { recursive: true });
+  const edit = (file: string, change: (text: string) => string): (() => void) => {
+    const before = readFileSync(file, 'utf8');
+    writeFileSync(file, change(before));
+    return () => writeFileSync(file, before);
+  };
+  // Ends by itself after a checkpoint, since its second loss is not finite.
+  const rate = { optimizer: 'sgd', lr: 1e30, schedule: 'constant', 'batch-size': 1 };
+  const options = { ...rate, model: own, reference, data: pairs, output, 'save-every': 1 };
+  expect((await command('dpo', options)).stderr).toContain('[NUMERICAL]');
+  expect(checkpointSteps(`${output}.checkpoint`)).not.toEqual([]);
+
+  const refused = async (name: string) => {
+    const { status, stderr } = await command('dpo', { ...options, resume: true });
+    expect([status, stderr]).toEqual([2, expect.stringContaining(`, whose ${name} is `)]);
+  };
+  const epsilon = edit(join(reference, 'config.json'), (text) =>
+    text.replace(/"rms_norm_eps": [^,]*/, '"rms_norm_eps": 0.1'),
+  );
+  await refused('hash of --reference');
+  epsilon();
+  const spaced = edit(join(own, 'tokenizer.json'), (text) => `${text} `);
+  await refused("hash of --model's tokenizer.json");
+  spaced();
+  // A folder that was moved is the same reference.
+  const moved = join(scratch, 'moved');
+  renameSync(reference, moved);
+  const again = await command('dpo', { ...options, reference: moved, resume: true });
+  expect(again.stderr).toMatch(/goes on after step \d+.*\[NUMERICAL\]/s);
 });
 
 it('--resume without a checkpoint starts at the beginning', async () => {

@@ -1,6 +1,6 @@
 // The commands score, generate, sft and dpo on tiny models: what they write, and how they end.
 
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -152,7 +152,8 @@ describe('training', () => {
       rejected_ids: chosen_ids,
     }));
     // Against another model, or all margins are 0.
-    const reference = fileURLToPath(new URL('../goldens/models/mistral', import.meta.url));
+    const reference = out('swapped-reference');
+    await succeed('dpo', { model, data, lr: 1e-2, 'batch-size': 2, output: reference });
     const margins = async (name: string, records: object[], sharing: string): Promise<number[]> => {
       const own: Options = { model, reference, 'no-shuffle': true, 'batch-size': 1, lr: 0, sharing };
       await succeed('dpo', { ...own, data: writeLines(root, records), output: out(name) });
@@ -165,6 +166,44 @@ describe('training', () => {
       const back = await margins(`back-${sharing}`, swapped, sharing);
       expect(back).toEqual(there.map((margin) => -margin));
       for (const margin of there) expect(Math.abs(margin)).toBeGreaterThan(1e-4);
+    }
+  });
+
+  it('refuses a reference of another vocabulary or tokenizer, or with too few positions, before training', async () => {
+    const folder = (name: string, change: (config: Record<string, unknown>) => void, file: string): string => {
+      cpSync(model, out(name), { recursive: true });
+      const path = join(out(name), file);
+      const value = JSON.parse(readFileSync(path, 'utf8')) as Record<string, unknown>;
+      change(value);
+      writeFileSync(path, JSON.stringify(value));
+      return out(name);
+    };
+    const mistral = fileURLToPath(new URL('../goldens/models/mistral', import.meta.url));
+    const other = folder(
+      'other-tokens',
+      ({ model }) => {
+        const { vocab } = model as { vocab: Record<string, number> };
+        [vocab.a, vocab.b] = [vocab.b!, vocab.a!];
+      },
+      'tokenizer.json',
+    );
+    const short = folder(
+      'few-positions',
+      (config) => {
+        config.max_position_embeddings = 4;
+      },
+      'config.json',
+    );
+    for (const [reference, message] of [
+      [mistral, `--reference: expected the vocabulary of ${model}, 101 tokens, and ${mistral} has 107`],
+      [other, `--reference: expected the tokenizer of ${model}, where the id `],
+      [short, `--reference: expected 5 positions, of the longest path of the data, and ${short} has 4`],
+      [out('nowhere'), `--reference: expected a model folder, and ${out('nowhere')} does not exist`],
+    ]) {
+      const { status, stderr } = await command('dpo', { model, data, reference: reference!, output: out('unmade') });
+      expect(stderr).toContain(message);
+      expect(status).toBe(2);
+      expect(existsSync(out('unmade'))).toBe(false);
     }
   });
 

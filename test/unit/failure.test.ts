@@ -8,11 +8,18 @@ import { readPreferenceTrees } from '../../src/data/preference-records.js';
 import type { RecordLimits } from '../../src/data/records.js';
 import { readSftExamples } from '../../src/data/sft-records.js';
 import { StepwardError } from '../../src/errors.js';
+import type { EngineLike } from '../../src/native/types.js';
 import { saveFailure } from '../../src/training/failure.js';
 import { flattenTrees } from '../../src/training/pairs.js';
 import { trainPreference } from '../../src/training/preference.js';
 import { trainSft } from '../../src/training/sft.js';
-import type { PreferenceOptions, PreferenceTree, SftExample, TrainingFailure } from '../../src/training/types.js';
+import type {
+  PreferenceOptions,
+  PreferenceTree,
+  SftExample,
+  TrainingFailure,
+  TrainingHooks,
+} from '../../src/training/types.js';
 import { readLines } from '../helpers/command.js';
 import { fakeTrainerEngine } from '../helpers/fake-trainer.js';
 
@@ -26,6 +33,15 @@ const trees: PreferenceTree[] = Array.from({ length: 4 }, (_, i) => ({
   steps: [
     { chosenIds: [3, 4], rejected: [{ ids: [15, 23, 7], weight: 0.5 }] },
     { chosenIds: [5], rejected: [{ ids: [31, 6], mix: 0.25 }] },
+  ],
+}));
+
+const examples: SftExample[] = [3, 4].map((i) => ({
+  segments: [
+    { ids: [i, 1], weight: 0 },
+    { ids: [2, 3], weight: 0.5 },
+    { ids: [4], weight: 0 },
+    { ids: [i], weight: 1 },
   ],
 }));
 
@@ -109,6 +125,58 @@ describe('preference training', () => {
     },
   );
 
+  it.each([
+    ['the model itself', {}],
+    ['another model', { reference: true }],
+  ])('a reference log-prob that is not finite is named, handed out and not kept on disk: %s', async (label, own) => {
+    const [{ engine, trainer }, other] = [fakeTrainerEngine(), fakeTrainerEngine(0.5, 3)];
+    const model = 'reference' in own ? other : { engine, trainer };
+    const referenceLogprobs = model.trainer.referenceLogprobs;
+    model.trainer.referenceLogprobs = async (batch) => {
+      const values = await referenceLogprobs(batch);
+      // A shared prefix, so that the check of the packing would see it, too.
+      if (batch.forest.tokens.includes(2) && 'rejected' in batch)
+        values[(batch.rejected as Int32Array)[0]!] = Number.NaN;
+      return values;
+    };
+    const failures: TrainingFailure[] = [];
+    const onFailure = async (failure: TrainingFailure): Promise<string> => `kept ${failures.push(failure)}`;
+    const directory = join(root, `reference of ${label}`);
+    await expect(
+      trainPreference(
+        engine,
+        trees,
+        { batchSize: 4, microBatchTokens: 12, shuffle: false },
+        {
+          onFailure,
+          referenceCache: { directory, machine: 'here' },
+          ...('reference' in own && { reference: other.engine }),
+        },
+      ),
+    ).rejects.toMatchObject({
+      code: 'NUMERICAL',
+      message:
+        'step 1, micro-batch 1: reference log-prob of rejected of pair 0 (step 0 of p0): expected a finite number, got NaN; kept 1',
+    });
+    expect(failures).toMatchObject([{ step: 1, microBatch: 1, records: [{ id: 'p0' }, { id: 'p0' }] }]);
+    expect(readdirSync(directory)).toEqual([]);
+    expect(trainer.calls).not.toContain('accumulate');
+  });
+
+  it('names the step of the first epoch that a reference log-prob is of', async () => {
+    const { engine, trainer } = fakeTrainerEngine();
+    const { referenceLogprobs } = trainer;
+    trainer.referenceLogprobs = async (batch) => {
+      const values = await referenceLogprobs(batch);
+      return batch.forest.tokens[0] === 3 ? values.map(() => Number.NEGATIVE_INFINITY) : values;
+    };
+    await expect(
+      trainPreference(engine, trees, { batchSize: 4, microBatchTokens: 12, shuffle: false }),
+    ).rejects.toThrow(
+      /^step 2, micro-batch 2: reference log-prob of chosen of pair 6 \(step 0 of p3\): expected a finite number, got -Infinity$/,
+    );
+  });
+
   it('says so where nothing can be saved', async () => {
     const { engine, trainer } = fakeTrainerEngine();
     trainer.accumulatePreference = async () => {
@@ -134,15 +202,29 @@ describe('preference training', () => {
   });
 });
 
+it.each([
+  [
+    'SFT',
+    (engine: EngineLike, hooks: TrainingHooks) =>
+      trainSft(engine, [examples[0]!, examples[0]!], { shuffle: false }, hooks),
+  ],
+  [
+    'a loss without a reference',
+    (engine: EngineLike, hooks: TrainingHooks) =>
+      trainPreference(engine, trees, { loss: 'simpo', shuffle: false }, hooks),
+  ],
+])('a log-prob that is not finite is no fault of the packing: %s', async (_name, train) => {
+  const { engine, trainer } = fakeTrainerEngine(0.5, Number.NaN);
+  const failures: TrainingFailure[] = [];
+  const onFailure = async (failure: TrainingFailure): Promise<string> => `kept ${failures.push(failure)}`;
+  await expect(train(engine, { onFailure })).rejects.toThrow(
+    /^step 1, micro-batch 1: log-prob of .* 0.*: expected a finite number, got NaN; kept 1$/,
+  );
+  expect(failures[0]?.records.length).toBeGreaterThan(0);
+  expect(trainer.calls).not.toContain('accumulate');
+});
+
 it('SFT hands out examples that can be read again', async () => {
-  const examples: SftExample[] = [3, 4].map((i) => ({
-    segments: [
-      { ids: [i, 1], weight: 0 },
-      { ids: [2, 3], weight: 0.5 },
-      { ids: [4], weight: 0 },
-      { ids: [i], weight: 1 },
-    ],
-  }));
   const { engine, trainer } = fakeTrainerEngine();
   trainer.accumulateSft = async () => {
     throw new StepwardError('NUMERICAL', 'the SFT loss is nan');

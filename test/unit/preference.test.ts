@@ -196,7 +196,7 @@ describe('trainPreference', () => {
     await expect(trainPreference(engine, makeTrees(1), { batchSize: 2 })).rejects.toMatchObject({
       code: 'NUMERICAL',
       message: expect.stringMatching(
-        /^packed and unpacked log-probs differ: chosen of pair 0: -1\.4750 against -1\.3750, .* over 2 tokens$/,
+        /^step 1, micro-batch 1: packed and unpacked log-probs differ: chosen of pair 0: -1\.4750 against -1\.3750, .* over 2 tokens$/,
       ),
     });
     expect(trainer.batches).toHaveLength(0);

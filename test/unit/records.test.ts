@@ -112,6 +112,18 @@ describe('dpo', () => {
     });
   });
 
+  it('so it does with the rejected steps of a tree', async () => {
+    const tree = (rejected: object) => ({ prompt: 'q', steps: [{ chosen: 'b', rejected: [{ text: 'd' }, rejected] }] });
+    const [same] = await read(readPreferenceTrees, [tree({ text: 'c', ids: byte(' c') })]);
+    expect(same?.steps[0]?.rejected[1]?.ids).toEqual(byte(' c'));
+    await expect(read(readPreferenceTrees, [tree({ text: 'c', ids: byte('x') })])).rejects.toMatchObject({
+      code: 'INVALID_DATA',
+      message: expect.stringMatching(
+        /:1: steps\[0\]\.rejected\[1\]\.ids: expected the ids of steps\[0\]\.rejected\[1\]\.text under .*, which is "c"; they read "x"$/,
+      ),
+    });
+  });
+
   it('refuses a tokenizer whose ids the model does not have', async () => {
     const small = { ...limits, vocabSize: 100 };
     await expect(read(readPreferenceTrees, [pair], small)).rejects.toMatchObject({

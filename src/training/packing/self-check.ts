@@ -19,7 +19,8 @@ export interface CheckedPath {
 
 /**
  * Largest difference between packed and unpacked log-probs, in nats. Throws NUMERICAL where one is more than rounding: 2e-5 a
- * token and 1e-4 for float32, 2e-2 a token for bfloat16, whose products keep 8 bits.
+ * token and 1e-4 for float32, 2e-2 a token for bfloat16, whose products keep 8 bits. So it does where the packed one is no
+ * finite number: that is the model's doing, not the packing's, and is told apart.
  */
 export async function checkPacking(
   trainer: TrainerLike,
@@ -38,7 +39,10 @@ export async function checkPacking(
     const tokens = path.pieces.reduce((sum, { ids, weight }) => sum + (weight === 0 ? 0 : ids.length), 0);
     const allowed = dtype === 'float32' ? 2e-5 * tokens + 1e-4 : 2e-2 * tokens;
     const difference = Math.abs(own - packed);
-    // Also where one of them is NaN.
+    if (!Number.isFinite(packed)) {
+      throw new StepwardError('NUMERICAL', `log-prob of ${name}: expected a finite number, got ${packed}`);
+    }
+    // Also where the other one is NaN.
     if (!(difference <= allowed)) {
       throw new StepwardError(
         'NUMERICAL',
@@ -51,15 +55,16 @@ export async function checkPacking(
   return worst;
 }
 
-/** The first micro-batch of the first epoch that shares anything. */
+/** Where the first micro-batch of the first epoch is that shares anything. */
 export function firstShared<B extends { shares: boolean }>(
   plan: StepPlan,
   batchesOf: (step: PlannedStep) => B[],
-): B | undefined {
+): { step: PlannedStep; index: number; batches: B[] } | undefined {
   for (const step of plan.steps()) {
     if (step.index >= plan.perEpoch) break;
-    const batch = batchesOf(step).find(({ shares }) => shares);
-    if (batch) return batch;
+    const batches = batchesOf(step);
+    const index = batches.findIndex(({ shares }) => shares);
+    if (index >= 0) return { step, index, batches };
   }
   return undefined;
 }
