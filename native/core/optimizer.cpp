@@ -1,6 +1,5 @@
 #include "core/optimizer.h"
 
-#include <algorithm>
 #include <cmath>
 #include <optional>
 #include <utility>
@@ -12,12 +11,14 @@
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
+#include "core/row_gradient.h"
 #include "stepward/error.h"
 
 namespace stepward {
@@ -28,55 +29,24 @@ using Entry = Optimizer::Entry;
 // Gradients of a narrower dtype that are float32 at the same time, 64 MiB.
 constexpr int64_t kWidenedValues = int64_t{1} << 24;
 
-constexpr auto kAllRows = [](const at::Tensor& tensor) { return tensor; };
-
 // Tensors with a gradient, as the fused update takes them.
 struct Lists {
   std::vector<at::Tensor> gradients, masters, exp_avg, exp_avg_sq, steps;
   std::vector<at::Tensor> rounded, rounded_from;  // weights that are not their own master, and those masters
 
-  // `rows` gives the rows of a tensor that the gradient is for.
-  template <typename Rows>
-  void add(const Entry& entry, const at::Tensor& gradient, const Rows& rows) {
+  void add(const Entry& entry, const at::Tensor& gradient) {
     gradients.push_back(gradient);
-    masters.push_back(rows(entry.master));
+    masters.push_back(entry.master);
     if (entry.steps.defined()) {
-      exp_avg.push_back(rows(entry.exp_avg));
-      exp_avg_sq.push_back(rows(entry.exp_avg_sq));
+      exp_avg.push_back(entry.exp_avg);
+      exp_avg_sq.push_back(entry.exp_avg_sq);
       steps.push_back(entry.steps);
     }
     if (entry.weight.scalar_type() != at::kFloat) {
-      rounded.push_back(rows(entry.weight.detach()));
+      rounded.push_back(entry.weight.detach());
       rounded_from.push_back(masters.back());
     }
   }
-};
-
-// A gradient that has some rows of a weight only, as an input embedding's has those of tokens that occurred. The others
-// are zero, but the moments and weight decay move their weights all the same.
-struct RowGradient {
-  Entry entry;
-  at::Tensor rows;    // i64 [n] on the CPU, ascending
-  at::Tensor values;  // f32 [n, columns]
-
-  // Calls use(begin, gradient) for slabs of some rows from `begin` on, gradient f32 [some, columns] with its zeros: the
-  // whole of it never exists.
-  template <typename Use>
-  void each_slab(const Use& use) const {
-    const int64_t total = entry.master.size(0), columns = entry.master.size(1);
-    const int64_t at_once = std::max<int64_t>(1, kSlabValues / columns);
-    const int64_t* row = rows.const_data_ptr<int64_t>();
-    const auto before = [&](int64_t end) { return std::lower_bound(row, row + rows.numel(), end) - row; };
-    for (int64_t begin = 0; begin < total; begin += at_once) {
-      const int64_t end = std::min(total, begin + at_once), first = before(begin), count = before(end) - first;
-      const at::Tensor slab = at::zeros({end - begin, columns}, values.options());
-      slab.index_copy_(0, (rows.narrow(0, first, count) - begin).to(values.device()), values.narrow(0, first, count));
-      use(begin, slab);
-    }
-  }
-
- private:
-  static constexpr int64_t kSlabValues = int64_t{1} << 20;
 };
 
 }  // namespace
@@ -113,8 +83,15 @@ void Optimizer::make_state() {
     for (Entry& entry : group.entries) {
       entry.master = entry.weight.detach().to(at::kFloat);  // of a float32 weight a view; updates are not recorded
       if (options_.optimizer != "adamw") continue;
-      entry.exp_avg = at::zeros_like(entry.master);
-      entry.exp_avg_sq = at::zeros_like(entry.master);
+      const at::Tensor& gradient = entry.weight.grad();
+      if (gradient.defined() && gradient.is_sparse() && gradient.is_cpu()) {
+        entry.exp_avg = untouched_zeros(entry.master.sizes());
+        entry.exp_avg_sq = untouched_zeros(entry.master.sizes());
+        entry.moved = at::empty({0}, at::kLong);
+      } else {
+        entry.exp_avg = at::zeros_like(entry.master);
+        entry.exp_avg_sq = at::zeros_like(entry.master);
+      }
       entry.steps = at::zeros({}, entry.master.options());
     }
   }
@@ -125,22 +102,21 @@ double Optimizer::step(double learning_rate) {
   make_state();
   const bool adamw = options_.optimizer == "adamw";
   std::vector<Lists> whole(groups_.size());
-  std::vector<std::vector<RowGradient>> partial(groups_.size());
+  std::vector<std::vector<std::pair<Entry*, RowGradient>>> partial(groups_.size());
   std::vector<std::vector<Entry>> rounded(groups_.size());
   std::vector<at::Tensor> all, norms;
   for (size_t g = 0; g < groups_.size(); ++g) {
-    for (const Entry& entry : groups_[g].entries) {
+    for (Entry& entry : groups_[g].entries) {
       const at::Tensor gradient = entry.weight.grad();
       if (!gradient.defined()) continue;
+      if (!gradient.is_sparse()) entry.moved = at::Tensor();
       if (gradient.is_sparse()) {
-        const at::Tensor merged = gradient.coalesce();
-        partial[g].push_back({entry, merged.indices()[0].to(at::kCPU), merged.values().to(at::kFloat)});
-        all.push_back(partial[g].back().values);
+        all.push_back(partial[g].emplace_back(&entry, gradient).second.values());
       } else if (gradient.scalar_type() != at::kFloat) {
         rounded[g].push_back(entry);
         norms.push_back(at::linalg_vector_norm(gradient, 2, {}, /*keepdim=*/false, at::kFloat));
       } else {
-        whole[g].add(entry, gradient, kAllRows);
+        whole[g].add(entry, gradient);
         all.push_back(gradient);
       }
     }
@@ -182,13 +158,33 @@ double Optimizer::step(double learning_rate) {
     const double weight_decay = groups_[g].weight_decay;
     for (at::Tensor& steps : whole[g].steps) steps.add_(1);
     update(whole[g], weight_decay);
-    for (const RowGradient& gradient : partial[g]) {
-      count(gradient.entry);
-      gradient.each_slab([&](int64_t begin, const at::Tensor& slab) {
+    for (const auto& [entry, gradient] : partial[g]) {
+      count(*entry);
+      const bool rounds = entry->weight.scalar_type() != at::kFloat;
+      const at::Tensor weight = entry->weight.detach();
+      if (weight_decay > 0) {
+        entry->master.mul_(1 - learning_rate * weight_decay);
+        if (rounds) weight.copy_(entry->master);
+      }
+      if (!entry->moved.defined()) entry->moved = adamw ? rows_in_use(entry->exp_avg_sq) : at::empty({0}, at::kLong);
+      const at::Tensor moved = gradient.with_rows(entry->moved);
+      if (adamw) entry->moved = moved;
+      gradient.each_slab(moved, [&, entry = entry](const at::Tensor& index, const at::Tensor& slab) {
+        Entry some;
+        some.weight = some.master = entry->master.index_select(0, index);
+        some.steps = entry->steps;
+        if (adamw) {
+          some.exp_avg = entry->exp_avg.index_select(0, index);
+          some.exp_avg_sq = entry->exp_avg_sq.index_select(0, index);
+        }
         Lists lists;
-        lists.add(gradient.entry, slab,
-                  [&](const at::Tensor& tensor) { return tensor.narrow(0, begin, slab.size(0)); });
-        update(lists, weight_decay);
+        lists.add(some, slab);
+        update(lists, 0);
+        entry->master.index_copy_(0, index, some.master);
+        if (rounds) weight.index_copy_(0, index, some.master.to(weight.scalar_type()));
+        if (!adamw) return;
+        entry->exp_avg.index_copy_(0, index, some.exp_avg);
+        entry->exp_avg_sq.index_copy_(0, index, some.exp_avg_sq);
       });
     }
     // In float32 some at a time: all together are twice the gradients that are there already.
@@ -196,7 +192,7 @@ double Optimizer::step(double learning_rate) {
     int64_t widened = 0;
     for (const Entry& entry : rounded[g]) {
       count(entry);
-      lists.add(entry, entry.weight.grad().to(at::kFloat), kAllRows);
+      lists.add(entry, entry.weight.grad().to(at::kFloat));
       widened += entry.weight.numel();
       if (widened < kWidenedValues) continue;
       update(std::exchange(lists, Lists()), weight_decay);
@@ -217,7 +213,12 @@ void Optimizer::zero_grad() {
 std::vector<Optimizer::Entry> Optimizer::entries() {
   make_state();
   std::vector<Entry> all;
-  for (const Group& group : groups_) all.insert(all.end(), group.entries.begin(), group.entries.end());
+  for (Group& group : groups_) {
+    for (Entry& entry : group.entries) {
+      entry.moved = at::Tensor();  // the moments may be written to
+      all.push_back(entry);
+    }
+  }
   return all;
 }
 

@@ -34,6 +34,9 @@ class Optimizer {
     at::Tensor master;               // float32: the weight itself, or a copy of it
     at::Tensor exp_avg, exp_avg_sq;  // float32, undefined with sgd
     at::Tensor steps;                // float32 scalar, undefined with sgd: how often the moments were updated
+    // i64, ascending: the rows that ever had a gradient, where gradients hold only some rows. Undefined where that is
+    // not known.
+    at::Tensor moved;
   };
   std::vector<Entry> entries();
   const TrainerOptions& options() const { return options_; }

@@ -15,13 +15,13 @@ namespace {
 using testing::gradient_of;
 using testing::tiny_model;
 
-class RowGradient : public ::testing::TestWithParam<std::tuple<const char*, double, double, at::ScalarType>> {};
+class RowGradientStep : public ::testing::TestWithParam<std::tuple<const char*, double, double, at::ScalarType>> {};
 
-TEST_P(RowGradient, MovesAllRowsAsTheWholeGradientDoes) {
+TEST_P(RowGradientStep, MovesAllRowsAsTheWholeGradientDoes) {
   const auto& [kind, weight_decay, max_norm, dtype] = GetParam();
   at::NoGradGuard no_grad;
   at::manual_seed(3);
-  // Four slabs of two rows, the last of one.
+  // At most two rows a slab.
   const int64_t rows = 7, columns = 400000;
   const at::Tensor start = at::randn({rows, columns}).to(dtype);
   TrainerOptions options;
@@ -31,7 +31,7 @@ TEST_P(RowGradient, MovesAllRowsAsTheWholeGradientDoes) {
   const std::vector<Parameter> some{{"w", start.clone()}}, whole{{"w", start.clone()}};
   Optimizer by_rows(some, options), as_a_whole(whole, options);
   // Ids as tokens come: in no order, one of them twice.
-  for (const std::vector<int64_t>& ids : {std::vector<int64_t>{6, 1, 1}, {2}, {0, 6}, {}}) {
+  for (const std::vector<int64_t>& ids : {std::vector<int64_t>{6, 1, 1}, {2}, {}, {0, 6}}) {
     const int64_t count = static_cast<int64_t>(ids.size());
     const at::Tensor index = at::tensor(ids, at::kLong), values = at::randn({count, columns}).to(dtype);
     at::Tensor gradient = at::zeros({rows, columns}, dtype), weight = some[0].tensor, other = whole[0].tensor;
@@ -40,12 +40,12 @@ TEST_P(RowGradient, MovesAllRowsAsTheWholeGradientDoes) {
     other.mutable_grad() = gradient;
     EXPECT_NEAR(by_rows.step(0.01), as_a_whole.step(0.01), 1e-3);
     EXPECT_FALSE(weight.grad().defined());
-    EXPECT_LE((weight - other).abs().max().item<float>(), 1e-6f);
+    EXPECT_LE((weight - other).abs().max().item<float>(), 4e-6f);
   }
   EXPECT_GT((some[0].tensor - start).abs().max().item<float>(), 1e-5f);
 }
 
-INSTANTIATE_TEST_SUITE_P(Kinds, RowGradient,
+INSTANTIATE_TEST_SUITE_P(Kinds, RowGradientStep,
                          ::testing::Values(std::tuple{"adamw", 0.0, 0.0, at::kFloat},
                                            std::tuple{"adamw", 0.1, 1.0, at::kFloat},
                                            std::tuple{"adamw", 0.1, 1.0, at::kBFloat16},
@@ -66,7 +66,7 @@ PreferenceBatch pair_of(std::vector<int32_t> tokens) {
   return batch;
 }
 
-TEST(RowGradient, AnEmbeddingHasARowForEveryTokenThatOccurred) {
+TEST(RowGradientStep, AnEmbeddingHasARowForEveryTokenThatOccurred) {
   const auto model = tiny_model();
   Trainer trainer(*model, {});
   trainer.accumulate(pair_of({5, 9, 5, 17, 2, 3}), CancelFlag());
@@ -77,7 +77,7 @@ TEST(RowGradient, AnEmbeddingHasARowForEveryTokenThatOccurred) {
   EXPECT_TRUE(gradient.indices()[0].equal(at::tensor({2, 3, 4, 5, 6, 9, 17, 40}, at::kLong)));
 }
 
-TEST(RowGradient, ATiedHeadMakesItWhole) {
+TEST(RowGradientStep, ATiedHeadMakesItWhole) {
   const auto model = tiny_model("llama", "\"tie_word_embeddings\": true");
   Trainer trainer(*model, {});
   trainer.accumulate(pair_of({5, 9, 17, 2, 3}), CancelFlag());

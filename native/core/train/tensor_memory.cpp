@@ -65,7 +65,7 @@ class KeepingAllocator final : public c10::Allocator {
     }
     // Without some room sizes that do not fit each other push each other out.
     const size_t needed = in_use_ + bytes, peak = std::max(peak_, needed);
-    shrink(peak - needed + peak / 16);
+    shrink(peak - needed + peak / 32);
     return use(map_huge_pages(bytes), bytes);
   }
 

@@ -1,6 +1,6 @@
 // Memory of large CPU tensors while something is trained. A step takes and gives back the same sizes over and over: the C
 // library would either fault in fresh pages for each of them or scatter them over a heap that grows to twice what is in
-// use. Here blocks are kept and given out again, and what is mapped stays within a sixteenth of what was once in use at
+// use. Here blocks are kept and given out again, and what is mapped stays within a thirty-second of what was once in use at
 // the same time, so that a training's peak can be said beforehand.
 #pragma once
 
