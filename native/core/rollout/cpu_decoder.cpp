@@ -29,7 +29,7 @@ using kernels::PanelMode;
 // Rows that stay in the second-level cache while panels pass over them, at most about this many bytes of them.
 constexpr int64_t kRowBlockBytes = int64_t{448} << 10;
 // Rows that a thread takes through all products of a layer where each has that many, in tiles of the products.
-constexpr int64_t kBlockRows = 48, kRowTile = 12;
+constexpr int64_t kBlockRows = 96, kRowTile = 12;
 constexpr int64_t kMostPanels = 64;
 // Logits made at a time by a thread when they are only summed up, and rows at a time whose logits are whole.
 constexpr int64_t kLogitColumns = 2048, kDrawRows = 96;

@@ -65,7 +65,7 @@ struct RolloutOptions {
   // rows are decoded, at the price of rounded weights. bfloat16 models are not concerned.
   bool bf16_panels = false;
   // Prompt tokens of one step: what a cancelled request or another's next token may have to wait for.
-  int64_t step_tokens = 512;
+  int64_t step_tokens = 1024;
 };
 
 // Work done since the engine was made, or since reset_counters().
