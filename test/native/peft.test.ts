@@ -165,11 +165,11 @@ describe('the command line', () => {
     const input = writeLines(scratch, [{ id: 1, prompt: '1+1=', steps: ['2'] }]);
     const score = async (options: Options) =>
       (await succeed('score', { input, output: out('named.jsonl'), ...options })).stderr;
-    const warning = 'warning: --adapter: ';
+    const warning = ' was made for ';
     expect(await score({ model, adapter: adapterOf('llama') })).not.toContain(warning);
     const adapter = edited('llama', { base_model_name_or_path: 'org/other-8B' });
     expect(await score({ model, adapter })).toContain(
-      `${warning}${adapter} was made for org/other-8B, and --model ${model} is llama by name;`,
+      `--adapter: ${adapter}${warning}org/other-8B, and --model ${model} is llama by name;`,
     );
     expect(await score({ model, adapter, 'allow-other-base': true })).not.toContain(warning);
     const training = { model, data, adapter, 'max-steps': 1, output: out('warned') };
