@@ -104,15 +104,18 @@ double Optimizer::step(double learning_rate) {
   std::vector<Lists> whole(groups_.size());
   std::vector<std::vector<std::pair<Entry*, RowGradient>>> partial(groups_.size());
   std::vector<std::vector<Entry>> rounded(groups_.size());
-  std::vector<at::Tensor> all, norms;
+  std::vector<at::Tensor> all, norms, steps;
   for (size_t g = 0; g < groups_.size(); ++g) {
     for (Entry& entry : groups_[g].entries) {
       const at::Tensor gradient = entry.weight.grad();
       if (!gradient.defined()) continue;
-      if (!gradient.is_sparse()) entry.moved = at::Tensor();
+      if (adamw) steps.push_back(entry.steps);
       if (gradient.is_sparse()) {
         all.push_back(partial[g].emplace_back(&entry, gradient).second.values());
-      } else if (gradient.scalar_type() != at::kFloat) {
+        continue;
+      }
+      entry.moved = at::Tensor();
+      if (gradient.scalar_type() != at::kFloat) {
         rounded[g].push_back(entry);
         norms.push_back(at::linalg_vector_norm(gradient, 2, {}, /*keepdim=*/false, at::kFloat));
       } else {
@@ -151,15 +154,11 @@ double Optimizer::step(double learning_rate) {
     if (!lists.rounded.empty()) at::_foreach_copy_(lists.rounded, lists.rounded_from);
   };
   // The fused step divides by 1 - beta^step and does not count.
-  const auto count = [](const Entry& entry) {
-    if (entry.steps.defined()) at::Tensor(entry.steps).add_(1);
-  };
+  if (adamw) at::_foreach_add_(steps, at::Scalar(1));
   for (size_t g = 0; g < groups_.size(); ++g) {
     const double weight_decay = groups_[g].weight_decay;
-    for (at::Tensor& steps : whole[g].steps) steps.add_(1);
     update(whole[g], weight_decay);
     for (const auto& [entry, gradient] : partial[g]) {
-      count(*entry);
       const bool rounds = entry->weight.scalar_type() != at::kFloat;
       const at::Tensor weight = entry->weight.detach();
       if (weight_decay > 0) {
@@ -191,7 +190,6 @@ double Optimizer::step(double learning_rate) {
     Lists lists;
     int64_t widened = 0;
     for (const Entry& entry : rounded[g]) {
-      count(entry);
       lists.add(entry, entry.weight.grad().to(at::kFloat));
       widened += entry.weight.numel();
       if (widened < kWidenedValues) continue;

@@ -25,7 +25,7 @@ at::Tensor untouched_zeros(at::IntArrayRef sizes) {
   int64_t count = 1;
   for (const int64_t size : sizes) count *= size;
   const size_t bytes = std::max<size_t>(1, static_cast<size_t>(count) * sizeof(float));
-  void* memory = map_huge_pages(bytes);
+  void* memory = map_pages(bytes);
   madvise(memory, bytes, MADV_NOHUGEPAGE);  // a page of a few rows, not one of hundreds
   return at::from_blob(memory, sizes, [bytes](void* mapped) { munmap(mapped, bytes); }, at::kFloat);
 }

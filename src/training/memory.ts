@@ -59,7 +59,7 @@ export function largestBatchOf(
   const most = (by: 'all' | 'longest') => epoch.toSorted((a, b) => b[by] - a[by]).slice(0, SAMPLED_STEPS);
   // One item that is longer than a budget is a micro-batch of its own, in however small a step.
   const sampled = [...new Set([...most('all'), ...most('longest')])];
-  const known = new Map<number, PackedSize & { stepTokens: number }>();
+  const known = new Map<number, ReturnType<LargestBatch>>();
   return (budget) => {
     const found = known.get(budget);
     if (found) return found;
