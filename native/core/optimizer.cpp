@@ -49,6 +49,88 @@ struct Lists {
   }
 };
 
+// An optimiser step's arithmetic on some of its tensors.
+class Update {
+ public:
+  // `factor` scales all gradients: clipping. `like`: where scalars live.
+  Update(const TrainerOptions& options, double learning_rate, double factor, const at::Tensor& like)
+      : options_(options), learning_rate_(learning_rate), factor_(factor) {
+    // The fused step divides by it on the way: clipping costs no pass of its own.
+    if (factor != 1 && adamw()) divisor_ = at::full({}, 1 / factor, like.options());
+  }
+
+  bool adamw() const { return options_.optimizer == "adamw"; }
+  double learning_rate() const { return learning_rate_; }
+
+  void run(const Lists& lists, double weight_decay) const {
+    if (lists.gradients.empty()) return;
+    if (adamw()) {
+      at::_fused_adamw_(lists.masters, lists.gradients, lists.exp_avg, lists.exp_avg_sq, {}, lists.steps,
+                        learning_rate_, options_.beta1, options_.beta2, weight_decay, options_.eps, /*amsgrad=*/false,
+                        /*maximize=*/false, divisor_);
+    } else if (weight_decay > 0) {
+      if (factor_ != 1) at::_foreach_mul_(lists.gradients, at::Scalar(factor_));
+      at::_foreach_add_(lists.gradients, lists.masters, weight_decay);
+      at::_foreach_add_(lists.masters, lists.gradients, -learning_rate_);
+    } else {
+      at::_foreach_add_(lists.masters, lists.gradients, -learning_rate_ * factor_);
+    }
+    if (!lists.rounded.empty()) at::_foreach_copy_(lists.rounded, lists.rounded_from);
+  }
+
+ private:
+  const TrainerOptions& options_;
+  const double learning_rate_, factor_;
+  std::optional<at::Tensor> divisor_;
+};
+
+// Rows that ever had a gradient are updated; of the others, weight decay is all that there is to do.
+void update_rows(const Update& update, Entry& entry, const RowGradient& gradient, double weight_decay) {
+  const bool rounds = entry.weight.scalar_type() != at::kFloat;
+  const at::Tensor weight = entry.weight.detach();
+  if (weight_decay > 0) {
+    entry.master.mul_(1 - update.learning_rate() * weight_decay);
+    if (rounds) weight.copy_(entry.master);
+  }
+  at::Tensor moved = gradient.rows();
+  if (update.adamw()) {
+    if (!entry.moved.defined()) entry.moved = rows_in_use(entry.exp_avg_sq);
+    moved = entry.moved = gradient.with_rows(entry.moved);
+  }
+  gradient.each_slab(moved, [&](const at::Tensor& index, const at::Tensor& slab) {
+    Entry some;
+    some.weight = some.master = entry.master.index_select(0, index);
+    some.steps = entry.steps;
+    if (update.adamw()) {
+      some.exp_avg = entry.exp_avg.index_select(0, index);
+      some.exp_avg_sq = entry.exp_avg_sq.index_select(0, index);
+    }
+    Lists lists;
+    lists.add(some, slab);
+    update.run(lists, 0);
+    entry.master.index_copy_(0, index, some.master);
+    if (rounds) weight.index_copy_(0, index, some.master.to(weight.scalar_type()));
+    if (!update.adamw()) return;
+    entry.exp_avg.index_copy_(0, index, some.exp_avg);
+    entry.exp_avg_sq.index_copy_(0, index, some.exp_avg_sq);
+  });
+}
+
+// Gradients of a narrower dtype are widened some at a time: all together are twice the gradients that are there
+// already.
+void update_widened(const Update& update, const std::vector<Entry*>& entries, double weight_decay) {
+  Lists lists;
+  int64_t widened = 0;
+  for (const Entry* entry : entries) {
+    lists.add(*entry, entry->weight.grad().to(at::kFloat));
+    widened += entry->weight.numel();
+    if (widened < kWidenedValues) continue;
+    update.run(std::exchange(lists, Lists()), weight_decay);
+    widened = 0;
+  }
+  update.run(lists, weight_decay);
+}
+
 }  // namespace
 
 Optimizer::Optimizer(std::vector<Parameter> parameters, const TrainerOptions& options) : options_(options) {
@@ -100,26 +182,29 @@ void Optimizer::make_state() {
 double Optimizer::step(double learning_rate) {
   at::NoGradGuard no_grad;
   make_state();
-  const bool adamw = options_.optimizer == "adamw";
-  std::vector<Lists> whole(groups_.size());
-  std::vector<std::vector<std::pair<Entry*, RowGradient>>> partial(groups_.size());
-  std::vector<std::vector<Entry>> rounded(groups_.size());
+  // What there is to update of a group, by the form of the gradient.
+  struct Found {
+    Lists whole;
+    std::vector<std::pair<Entry*, RowGradient>> rows;
+    std::vector<Entry*> narrow;
+  };
+  std::vector<Found> found(groups_.size());
   std::vector<at::Tensor> all, norms, steps;
   for (size_t g = 0; g < groups_.size(); ++g) {
     for (Entry& entry : groups_[g].entries) {
       const at::Tensor gradient = entry.weight.grad();
       if (!gradient.defined()) continue;
-      if (adamw) steps.push_back(entry.steps);
+      if (entry.steps.defined()) steps.push_back(entry.steps);
       if (gradient.is_sparse()) {
-        all.push_back(partial[g].emplace_back(&entry, gradient).second.values());
+        all.push_back(found[g].rows.emplace_back(&entry, gradient).second.values());
         continue;
       }
       entry.moved = at::Tensor();
       if (gradient.scalar_type() != at::kFloat) {
-        rounded[g].push_back(entry);
+        found[g].narrow.push_back(&entry);
         norms.push_back(at::linalg_vector_norm(gradient, 2, {}, /*keepdim=*/false, at::kFloat));
       } else {
-        whole[g].add(entry, gradient);
+        found[g].whole.add(entry, gradient);
         all.push_back(gradient);
       }
     }
@@ -135,68 +220,14 @@ double Optimizer::step(double learning_rate) {
   }
   const bool clips = options_.max_grad_norm > 0 && norm > options_.max_grad_norm;
   const double factor = clips ? options_.max_grad_norm / (norm + 1e-6) : 1;  // torch's clip_grad_norm_
-  // The fused step divides by it on the way: clipping costs no pass of its own.
-  std::optional<at::Tensor> scale;
-  if (clips && adamw) scale = at::full({}, 1 / factor, norms[0].options());
-  const auto update = [&](const Lists& lists, double weight_decay) {
-    if (lists.gradients.empty()) return;
-    if (adamw) {
-      at::_fused_adamw_(lists.masters, lists.gradients, lists.exp_avg, lists.exp_avg_sq, {}, lists.steps, learning_rate,
-                        options_.beta1, options_.beta2, weight_decay, options_.eps, /*amsgrad=*/false,
-                        /*maximize=*/false, scale);
-    } else if (weight_decay > 0) {
-      if (clips) at::_foreach_mul_(lists.gradients, at::Scalar(factor));
-      at::_foreach_add_(lists.gradients, lists.masters, weight_decay);
-      at::_foreach_add_(lists.masters, lists.gradients, -learning_rate);
-    } else {
-      at::_foreach_add_(lists.masters, lists.gradients, -learning_rate * factor);
-    }
-    if (!lists.rounded.empty()) at::_foreach_copy_(lists.rounded, lists.rounded_from);
-  };
-  // The fused step divides by 1 - beta^step and does not count.
-  if (adamw) at::_foreach_add_(steps, at::Scalar(1));
+  const Update update(options_, learning_rate, factor, norms[0]);
+  // The fused step divides by 1 - beta^step and does not count. All in one call: a launch for each would show on a GPU.
+  if (!steps.empty()) at::_foreach_add_(steps, at::Scalar(1));
   for (size_t g = 0; g < groups_.size(); ++g) {
     const double weight_decay = groups_[g].weight_decay;
-    update(whole[g], weight_decay);
-    for (const auto& [entry, gradient] : partial[g]) {
-      const bool rounds = entry->weight.scalar_type() != at::kFloat;
-      const at::Tensor weight = entry->weight.detach();
-      if (weight_decay > 0) {
-        entry->master.mul_(1 - learning_rate * weight_decay);
-        if (rounds) weight.copy_(entry->master);
-      }
-      if (!entry->moved.defined()) entry->moved = adamw ? rows_in_use(entry->exp_avg_sq) : at::empty({0}, at::kLong);
-      const at::Tensor moved = gradient.with_rows(entry->moved);
-      if (adamw) entry->moved = moved;
-      gradient.each_slab(moved, [&, entry = entry](const at::Tensor& index, const at::Tensor& slab) {
-        Entry some;
-        some.weight = some.master = entry->master.index_select(0, index);
-        some.steps = entry->steps;
-        if (adamw) {
-          some.exp_avg = entry->exp_avg.index_select(0, index);
-          some.exp_avg_sq = entry->exp_avg_sq.index_select(0, index);
-        }
-        Lists lists;
-        lists.add(some, slab);
-        update(lists, 0);
-        entry->master.index_copy_(0, index, some.master);
-        if (rounds) weight.index_copy_(0, index, some.master.to(weight.scalar_type()));
-        if (!adamw) return;
-        entry->exp_avg.index_copy_(0, index, some.exp_avg);
-        entry->exp_avg_sq.index_copy_(0, index, some.exp_avg_sq);
-      });
-    }
-    // In float32 some at a time: all together are twice the gradients that are there already.
-    Lists lists;
-    int64_t widened = 0;
-    for (const Entry& entry : rounded[g]) {
-      lists.add(entry, entry.weight.grad().to(at::kFloat));
-      widened += entry.weight.numel();
-      if (widened < kWidenedValues) continue;
-      update(std::exchange(lists, Lists()), weight_decay);
-      widened = 0;
-    }
-    update(lists, weight_decay);
+    update.run(found[g].whole, weight_decay);
+    for (const auto& [entry, gradient] : found[g].rows) update_rows(update, *entry, gradient, weight_decay);
+    update_widened(update, found[g].narrow, weight_decay);
   }
   zero_grad();
   return norm;

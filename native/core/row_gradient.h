@@ -18,6 +18,7 @@ class RowGradient {
   // `gradient`: sparse, [rows, columns] with whole rows.
   explicit RowGradient(const at::Tensor& gradient);
 
+  const at::Tensor& rows() const { return rows_; }      // i64 [n] on the CPU, ascending
   const at::Tensor& values() const { return values_; }  // f32 [n, columns]
   // `moved` (i64, ascending) and the gradient's rows.
   at::Tensor with_rows(const at::Tensor& moved) const;
@@ -28,8 +29,7 @@ class RowGradient {
                  const std::function<void(const at::Tensor& index, const at::Tensor& gradient)>& use) const;
 
  private:
-  at::Tensor rows_;  // i64 [n] on the CPU, ascending
-  at::Tensor values_;
+  at::Tensor rows_, values_;
 };
 
 // Rows of a tensor without negative numbers that are not all zero, i64 ascending on the CPU.
