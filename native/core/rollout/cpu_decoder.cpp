@@ -191,10 +191,11 @@ int64_t rows_at_once(const PackedLinear& w) {
   return std::max<int64_t>(24, kRowBlockBytes / (4 * w.inputs) / 12 * 12);
 }
 
-// Panels that a thread takes at a time: a run of them, so that what a product fetches ahead is what this thread reads
-// next, and two runs for each thread, should one of them be slow.
-int64_t panels_at_once(const PackedLinear& w, int threads) {
-  return std::clamp<int64_t>((w.columns / kPanel + 2 * threads - 1) / (2 * threads), 1, kMostPanels);
+// How many runs `panels` panels are shared out in: a thread takes a run at a time, so that what a product fetches ahead is
+// what this thread reads next, and two runs at least, should one of them be slow.
+int64_t runs_of(int64_t panels, int threads) {
+  const int64_t rounds = std::max<int64_t>(2, (panels + kMostPanels * threads - 1) / (kMostPanels * threads));
+  return rounds * threads;
 }
 
 // To c, the columns of `panels` panels from `panel` on.
@@ -210,7 +211,8 @@ void add_bias(const PackedLinear& w, int64_t panel, int64_t panels, int64_t rows
 void CpuDecoder::linear(Team& team, const Activations& x, int64_t begin, int64_t end, const PackedLinear& w, float* y,
                         int64_t ldy, PanelMode mode) const {
   const int64_t at_once = rows_at_once(w);
-  team.share(w.columns / kPanel, panels_at_once(w, team.size()), [&](int64_t from, int64_t to) {
+  const int64_t panels = w.columns / kPanel;
+  team.share_evenly(panels, runs_of(panels, team.size()), [&](int64_t from, int64_t to) {
     for (int64_t r = begin; r < end; r += at_once) {
       product(x, r, std::min(at_once, end - r), w, from, to - from, y + r * ldy + from * kPanel, ldy, mode);
     }
@@ -223,7 +225,7 @@ void CpuDecoder::linear(Team& team, const Activations& x, int64_t begin, int64_t
 void CpuDecoder::gated(Team& team, int64_t begin, int64_t end, const PackedLinear& w) {
   const kernels::DecoderRowOps& ops = kernels::decoder_row_ops();
   const int64_t inner = w.columns / 2, at_once = rows_at_once(w);
-  team.share(inner / kPanel, panels_at_once(w, 2 * team.size()), [&](int64_t from, int64_t to) {
+  team.share_evenly(inner / kPanel, runs_of(2 * inner / kPanel, team.size()), [&](int64_t from, int64_t to) {
     const int64_t panels = to - from, columns = panels * kPanel, stride = 2 * columns;
     thread_local std::vector<float> scratch;
     reserve(scratch, at_once * stride);

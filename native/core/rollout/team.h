@@ -3,6 +3,7 @@
 // for each would cost more than the work.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 
@@ -36,6 +37,17 @@ class Team {
       body(begin, begin + grain < count ? begin + grain : count);
     }
     barrier();
+  }
+
+  // The same in `pieces` whose sizes differ by at most one, larger ones first: threads of equal speed end together where their
+  // number divides that of the pieces.
+  template <typename Body>
+  void share_evenly(int64_t count, int64_t pieces, const Body& body) {
+    const int64_t size = count / pieces, larger = count % pieces;
+    share(std::min(pieces, count), 1, [&](int64_t piece, int64_t) {
+      const int64_t begin = piece * size + std::min(piece, larger);
+      body(begin, begin + size + (piece < larger ? 1 : 0));
+    });
   }
 
   int size() const { return size_; }
