@@ -6,6 +6,7 @@
 
 #ifdef STEPWARD_CUDA
 #include "device_operands.h"
+#include "sampler.h"
 #endif
 
 namespace stepward::kernels {
@@ -29,6 +30,9 @@ const DecoderRowOps& decoder_row_ops();
 #ifdef STEPWARD_CUDA
 // x [rows, n] = the rows `tokens` [rows] of a table [*, n] of f32 values or bf16 bits.
 void embed_cuda(const void* table, bool bf16, const int32_t* tokens, int64_t rows, int64_t n, float* x, void* stream);
+
+// tokens[r] = the id of drawn[places[r]] for all rows, 0 where that is negative: nothing could be drawn.
+void drawn_tokens_cuda(const Sample* drawn, const int32_t* places, int64_t rows, int32_t* tokens, void* stream);
 
 // out [rows, bytes] = the bytes at from[r], a device pointer each. `bytes` is even.
 void gather_rows_cuda(const void* const* from, int64_t rows, int64_t bytes, void* out, void* stream);

@@ -27,6 +27,13 @@ __global__ void embed_kernel(const void* table, bool bf16, const int32_t* tokens
   }
 }
 
+__global__ void drawn_tokens_kernel(const Sample* drawn, const int32_t* places, int64_t rows, int32_t* tokens) {
+  const int64_t r = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (r >= rows) return;
+  const int32_t id = drawn[places[r]].id;
+  tokens[r] = id < 0 ? 0 : id;
+}
+
 __global__ void gather_rows_kernel(const void* const* from, int64_t halves, uint16_t* out) {
   const auto* row = static_cast<const uint16_t*>(from[blockIdx.x]);
   for (int64_t i = threadIdx.x; i < halves; i += kThreads) out[blockIdx.x * halves + i] = row[i];
@@ -131,6 +138,12 @@ void embed_cuda(const void* table, bool bf16, const int32_t* tokens, int64_t row
   if (rows == 0) return;
   embed_kernel<<<static_cast<unsigned>(rows), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(table, bf16, tokens, n,
                                                                                                 x);
+}
+
+void drawn_tokens_cuda(const Sample* drawn, const int32_t* places, int64_t rows, int32_t* tokens, void* stream) {
+  if (rows == 0) return;
+  drawn_tokens_kernel<<<blocks_for(rows), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(drawn, places, rows,
+                                                                                            tokens);
 }
 
 void gather_rows_cuda(const void* const* from, int64_t rows, int64_t bytes, void* out, void* stream) {

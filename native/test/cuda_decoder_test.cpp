@@ -66,7 +66,10 @@ class TwoDecoders {
   }
   void grow(Segment* segment, int64_t tokens) {
     for (int64_t i = 0; i < tokens; ++i) segment->tokens.push_back(static_cast<int32_t>(random_() % 61));
-    while (static_cast<int64_t>(segment->blocks.size()) * kernels::kBlockTokens < segment->length()) {
+    reserve(segment, segment->length());
+  }
+  void reserve(Segment* segment, int64_t tokens) {
+    while (static_cast<int64_t>(segment->blocks.size()) * kernels::kBlockTokens < tokens) {
       segment->blocks.push_back(next_block_++);
     }
   }
@@ -96,6 +99,39 @@ class TwoDecoders {
       if (!exact_) continue;  // the last bits of a logit may decide a draw
       EXPECT_EQ(got[i].sample.id, expected[i].sample.id) << "draw " << i;
       EXPECT_NEAR(got[i].sample.logprob, expected[i].sample.logprob, 1e-4) << "draw " << i;
+    }
+  }
+  // Greedy steps of the segments' rows, each fed with what the one before drew.
+  void run_ahead(const std::vector<Segment*>& open, int64_t count) {
+    static const kernels::SamplingParams greedy{0.0f, 0, 1.0f, 7};
+    static const std::vector<int32_t> none;
+    std::vector<DecodeStep> steps[2];
+    for (Segment* segment : open) {
+      grow(segment, 1);
+      reserve(segment, segment->length() + count - 1);
+    }
+    for (int side = 0; side < 2; ++side) {
+      const auto decoding = decoders_[side]->decode_run();
+      steps[side].resize(count);
+      for (int64_t s = 0; s < count; ++s) {
+        std::vector<StepSpan> spans;
+        for (Segment* segment : open) {
+          const int64_t at = segment->length() - 1 + s;
+          steps[side][s].draws.push_back({{false, static_cast<int64_t>(spans.size())}, {}, &greedy, &none});
+          spans.push_back({segment, at, at + 1});
+        }
+        steps[side][s].plan = plan_step(spans, decoders_[1]->sharing_threshold(), windows_);
+        decoding->step(steps[side][s]);
+      }
+      decoding->collect();
+    }
+    for (int64_t s = 0; exact_ && s < count; ++s) {
+      for (size_t r = 0; r < open.size(); ++r) {
+        const DrawQuery &got = steps[1][s].draws[r], &expected = steps[0][s].draws[r];
+        EXPECT_FALSE(got.bad);
+        EXPECT_EQ(got.sample.id, expected.sample.id) << "step " << s << ", row " << r;
+        EXPECT_NEAR(got.sample.logprob, expected.sample.logprob, 1e-4) << "step " << s << ", row " << r;
+      }
     }
   }
   void reload() {
@@ -139,6 +175,8 @@ void expect_same_steps(TwoDecoders&& both) {
     }
     both.draw(queries);
   }
+
+  both.run_ahead(open, 6);
 
   both.reload();
   Segment* again = both.add(nullptr, 3);

@@ -220,8 +220,11 @@ TEST(Rollout, ACandidateIsTheSameAloneInABatchAndAfterItsNeighboursAreCancelled)
   RolloutOptions tight;
   tight.kv_budget_bytes = 40 * block_bytes(*model);
   tight.step_tokens = 33;
-  for (const auto& other : {run({}, everyone, false), run({}, everyone, true), run(unshared, everyone, false),
-                            run(tight, everyone, false)}) {
+  RolloutOptions ahead;  // what is drawn past a row's end leaves no trace
+  ahead.steps_ahead = 4;
+  for (const auto& other :
+       {run({}, everyone, false), run({}, everyone, true), run(unshared, everyone, false), run(tight, everyone, false),
+        run(ahead, everyone, false), run(ahead, everyone, true), run(ahead, {20}, false)}) {
     ASSERT_EQ(other.size(), 4u);
     for (size_t c = 0; c < 4; ++c) expect_same(alone[c], other[c]);
   }
@@ -307,6 +310,7 @@ TEST(Rollout, RequestsInFlightTogetherGiveWhatTheyGiveAlone) {
     std::mt19937 random(900 + round);
     RolloutOptions options;
     options.step_tokens = 5 + static_cast<int64_t>(random() % 40);
+    options.steps_ahead = 1 + static_cast<int64_t>(random() % 5);
     options.kv_budget_bytes = (8 + static_cast<int64_t>(random() % 20)) * block_bytes(*model);
     Rollout rollout(*model, options);
     struct Asked {
@@ -439,6 +443,32 @@ TEST(Rollout, APathThatCanNeverFitIsRefusedAndOthersGoOn) {
   rollout.drain();
   EXPECT_EQ(code, ErrorCode::OUT_OF_MEMORY);
   EXPECT_EQ(got.size(), 3u);
+}
+
+// Blocks for tokens that might have been drawn past a row's end are given back: a budget that just fits still does.
+TEST(Rollout, StepsAheadTakeNoMemoryThatAPathNeeds) {
+  const auto model = tiny_model();
+  const auto sampled = [&](int64_t ahead, const std::vector<int32_t>& eos) {
+    RolloutOptions options;
+    options.steps_ahead = ahead;
+    options.kv_budget_bytes = 3 * block_bytes(*model);
+    Rollout rollout(*model, options);
+    std::mt19937 random(3);
+    const NodeId root = rollout.open(random_ids(random, 32));  // a block
+    ForkRequest request = fork_of(root, 1, 5, 40);
+    request.sampling.min_new_tokens = 31;
+    request.sampling.eos_ids = eos;
+    const std::vector<Candidate> first = fork_now(rollout, request);
+    if (eos.empty() || first.empty()) return first;
+    return fork_now(rollout, fork_of(first[0].node, 1, 6, 20));
+  };
+  // Ends with its 32nd token, the last of a block, while three steps ahead reserve a third block, which what follows
+  // needs.
+  const int32_t eos = sampled(1, {}).at(0).tokens.at(31);
+  const auto expected = sampled(1, {eos}), got = sampled(3, {eos});
+  ASSERT_EQ(expected.size(), 1u);
+  ASSERT_EQ(got.size(), 1u);
+  expect_same(got[0], expected[0]);
 }
 
 TEST(Rollout, ManyTreesLeaveNothingBehind) {

@@ -93,6 +93,16 @@ class CudaDecoder final : public Decoder {
   void run(const StepPlan& plan) override {
     if (plan.num_rows() == 0) return;
     const OwnStream own(*this);
+    run(plan, nullptr);
+  }
+
+  // Looking at a step's draws costs a wait for the device, the plan of the next and a copy to it, as much as a step of a small
+  // model takes.
+  int64_t steps_ahead() const override { return 4; }
+  std::unique_ptr<DecodeRun> decode_run() override { return std::make_unique<Run>(*this); }
+
+  // On the decoder's stream. `drawn`: row r's token is its draw r.
+  void run(const StepPlan& plan, const QueuedDraws* drawn) {
     const StepShape shape = shape_of(plan, group_);
     bool moved = reserve(shape.rows, plan.part_offsets.back());
     int64_t highest = 0;
@@ -100,6 +110,11 @@ class CudaDecoder final : public Decoder {
     slabs_.reach(highest + 1);
     moved |= reach_position(*std::max_element(plan.positions.begin(), plan.positions.end()));
     moved |= inputs_.send(plan, shape, group_);
+    if (drawn != nullptr) {
+      kernels::drawn_tokens_cuda(static_cast<const kernels::Sample*>(drawn->samples.const_data_ptr()),
+                                 drawn->places.const_data_ptr<int32_t>(), plan.num_rows(), inputs_.tokens(shape),
+                                 stream_.stream());
+    }
     if (moved) graphs_.clear();
     if (shape.small()) {
       graphs_.run(shape, [this, shape] { layers(shape); });
@@ -128,14 +143,15 @@ class CudaDecoder final : public Decoder {
   void free_hidden(int32_t slot) override { free_slots_.push_back(slot); }
 
   void draw(std::vector<DrawQuery>& queries) override {
+    if (queries.empty()) return;
     const OwnStream own(*this);
-    draw_rows({weights_.head, hidden_, stored_}, queries);
+    collect_draws(queue_draws(head(), queries), queries);
     check(cudaGetLastError());
   }
 
   std::vector<float> logprobs(const std::vector<LogprobQuery>& queries) override {
     const OwnStream own(*this);
-    std::vector<float> result = target_logprobs({weights_.head, hidden_, stored_}, queries);
+    std::vector<float> result = target_logprobs(head(), queries);
     check(cudaGetLastError());
     return result;
   }
@@ -166,6 +182,30 @@ class CudaDecoder final : public Decoder {
     const c10::cuda::CUDAStreamGuard guard_;
   };
 
+  // Steps and draws follow each other on the stream; the host waits once, at the end.
+  class Run final : public DecodeRun {
+   public:
+    explicit Run(CudaDecoder& decoder) : decoder_(decoder) {}
+
+    void step(DecodeStep& step) override {
+      const OwnStream own(decoder_);
+      decoder_.run(step.plan, draws_.empty() ? nullptr : &draws_.back());
+      draws_.push_back(queue_draws(decoder_.head(), step.draws));
+      steps_.push_back(&step);
+    }
+    void collect() override {
+      const OwnStream own(decoder_);
+      for (size_t s = 0; s < steps_.size(); ++s) collect_draws(draws_[s], steps_[s]->draws);
+      check(cudaGetLastError());
+    }
+
+   private:
+    CudaDecoder& decoder_;
+    std::vector<DecodeStep*> steps_;
+    std::vector<QueuedDraws> draws_;
+  };
+
+  DeviceHead head() const { return {weights_.head, hidden_, stored_}; }
   at::TensorOptions options(at::ScalarType dtype) const { return at::TensorOptions(dtype).device(device_); }
   bool reserve(int64_t rows, int64_t parts);
   bool reach_position(int64_t position);

@@ -34,6 +34,25 @@ struct DrawQuery {
   bool bad = false;
 };
 
+// A step of rows that all continue samples: draw r is made from row r.
+struct DecodeStep {
+  StepPlan plan;
+  std::vector<DrawQuery> draws;
+};
+
+// Decode steps one after the other, with no wait for what they draw between them. While one lives, its decoder does
+// nothing else.
+class DecodeRun {
+ public:
+  virtual ~DecodeRun() = default;
+
+  // Runs the step, or puts it on its way; it must outlive collect(). From the second one on all have the same rows, and
+  // row r's token is what draw r of the step before gave, whatever the plan says.
+  virtual void step(DecodeStep& step) = 0;
+  // Fills in the samples of all steps. A row that could not be drawn is bad from there on: what it draws later is void.
+  virtual void collect() = 0;
+};
+
 class Decoder {
  public:
   virtual ~Decoder() = default;
@@ -59,6 +78,12 @@ class Decoder {
 
   // Draws for every query.
   virtual void draw(std::vector<DrawQuery>& queries) = 0;
+
+  // How many decode steps are best run at a time: more than one where looking at each one's draws leaves a device idle.
+  virtual int64_t steps_ahead() const { return 1; }
+  // By run() and draw(), unless a decoder knows better.
+  virtual std::unique_ptr<DecodeRun> decode_run();
+
   // Log-probs of all queries' targets, end to end. NaN where logits hold NaN.
   virtual std::vector<float> logprobs(const std::vector<LogprobQuery>& queries) = 0;
 };

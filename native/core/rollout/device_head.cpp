@@ -54,10 +54,7 @@ class Parcel {
   const T* at(int64_t offset) const {
     return reinterpret_cast<const T*>(static_cast<const char*>(device_.const_data_ptr()) + offset);
   }
-  // `count` i64 values as a tensor.
-  at::Tensor indices(int64_t offset, int64_t count) const {
-    return device_.narrow(0, offset, count * 8).view(at::kLong);
-  }
+  at::Tensor bytes(int64_t offset, int64_t count) const { return device_.narrow(0, offset, count); }
 
  private:
   std::vector<char> bytes_;
@@ -132,8 +129,7 @@ void sort_by_draws(DrawGroup& group) {
 
 }  // namespace
 
-void draw_rows(const DeviceHead& head, std::vector<DrawQuery>& queries) {
-  if (queries.empty()) return;
+QueuedDraws queue_draws(const DeviceHead& head, const std::vector<DrawQuery>& queries) {
   const int64_t vocab = head.weight.size(0), at_once = std::max<int64_t>(1, kDrawElements / vocab);
   std::vector<DrawGroup> groups = group_draws(queries);
   Parcel parcel;
@@ -154,7 +150,9 @@ void draw_rows(const DeviceHead& head, std::vector<DrawQuery>& queries) {
     }
   }
   for (const size_t i : order) keys.push_back(queries[i].key);
-  const int64_t keys_at = parcel.add(keys);
+  std::vector<int32_t> places(order.size());
+  for (size_t i = 0; i < order.size(); ++i) places[order[i]] = static_cast<int32_t>(i);
+  const int64_t keys_at = parcel.add(keys), places_at = parcel.add(places);
   parcel.send(head.weight.device());
 
   const auto bytes = head.weight.options().dtype(at::kByte);
@@ -181,11 +179,16 @@ void draw_rows(const DeviceHead& head, std::vector<DrawQuery>& queries) {
       }
     }
   }
-  const at::Tensor host = out.to(at::kCPU);
+  return {out, std::move(order), parcel.bytes(places_at, static_cast<int64_t>(places.size()) * 4).view(at::kInt)};
+}
+
+void collect_draws(const QueuedDraws& draws, std::vector<DrawQuery>& queries) {
+  const at::Tensor host = draws.samples.to(at::kCPU);
   const auto* samples = static_cast<const Sample*>(host.const_data_ptr());
-  for (size_t i = 0; i < order.size(); ++i) {
-    queries[order[i]].sample = samples[i];
-    queries[order[i]].bad = samples[i].id < 0;
+  for (size_t i = 0; i < draws.order.size(); ++i) {
+    DrawQuery& query = queries[draws.order[i]];
+    query.sample = samples[i];
+    query.bad = samples[i].id < 0;
   }
 }
 
@@ -251,7 +254,7 @@ std::vector<float> target_logprobs(const DeviceHead& head, const std::vector<Log
       const auto picks = static_cast<int64_t>(picks_of_block[block++]);
       if (picks == 0) continue;
       at::Tensor to = state.narrow(0, 2 * count + picked, picks);
-      at::index_select_out(to, logits, 0, parcel.indices(places_at + picked * 8, picks));
+      at::index_select_out(to, logits, 0, parcel.bytes(places_at + picked * 8, picks * 8).view(at::kLong));
       picked += picks;
     }
   }

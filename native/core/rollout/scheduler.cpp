@@ -4,7 +4,6 @@
 #include <chrono>
 #include <cmath>
 #include <limits>
-#include <set>
 
 #include "kernels/segment_attention.h"
 #include "stepward/error.h"
@@ -35,6 +34,7 @@ Scheduler::Scheduler(const Model& model, Decoder& decoder, SegmentTree& tree, co
   const std::set<int64_t> distinct(model.config().window.begin(), model.config().window.end());
   windows_.assign(distinct.begin(), distinct.end());
   least_shared_ = options.share ? decoder.sharing_threshold() : std::numeric_limits<int64_t>::max();
+  most_steps_ = options.steps_ahead > 0 ? options.steps_ahead : decoder.steps_ahead();
 }
 
 void Scheduler::add(std::unique_ptr<Task> task) {
@@ -50,9 +50,13 @@ bool Scheduler::step() {
   ++step_;
   try {
     plan();
-    run();
-    draw();
-    read();
+    if (const int64_t steps = plan_ahead(); steps > 1) {
+      run_ahead(steps);
+    } else {
+      run();
+      draw();
+      read();
+    }
   } catch (...) {
     end_step();
     fail_all(std::current_exception());
@@ -117,7 +121,7 @@ void Scheduler::plan() {
 bool Scheduler::admit(const Task& task) const {
   int64_t blocks = decode_rows_;
   for (const Segment* s = task.node; s != nullptr; s = s->parent) {
-    blocks += (s->length() + kernels::kBlockTokens - 1) / kernels::kBlockTokens - static_cast<int64_t>(s->blocks.size());
+    blocks += SegmentTree::blocks_missing(*s, 0);
   }
   return spans_.empty() || tree_.could_spare(blocks + task.samples);
 }
@@ -232,15 +236,8 @@ void Scheduler::draw() {
     }
     for (const size_t r : ready.rows) {
       const SampleRow& row = task.rows[r];
-      const Sampling& sampling = *task.sampling;
-      const uint32_t drawn = static_cast<uint32_t>(row.drawn.size());
-      DrawQuery query{};
-      query.hidden = ready.first_draw ? last_hidden(*task.node) : last_hidden(*row.segment);
-      query.key = {sampling.tree_key, sampling.step, sampling.first_candidate + static_cast<uint32_t>(r), drawn,
-                   drawn < static_cast<uint32_t>(sampling.options.min_new_tokens) ? 1u : 0u};
-      query.params = &sampling.params;
-      query.barred = &sampling.options.eos_ids;
-      queries.push_back(query);
+      const HiddenRef hidden = ready.first_draw ? last_hidden(*task.node) : last_hidden(*row.segment);
+      queries.push_back(draw_of(task, r, static_cast<int64_t>(row.drawn.size()), hidden));
       targets.push_back({&task, r});
     }
   }
@@ -257,6 +254,23 @@ void Scheduler::draw() {
     Task& task = *targets[i].task;
     if (!bad.contains(&task)) take_sample(task, task.rows[targets[i].row], queries[i].sample);
   }
+  finish_sampled(bad);
+}
+
+// The draw after a row has `drawn` tokens.
+DrawQuery Scheduler::draw_of(const Task& task, size_t row, int64_t drawn, HiddenRef hidden) {
+  const Sampling& sampling = *task.sampling;
+  DrawQuery query{};
+  query.hidden = hidden;
+  query.key = {sampling.tree_key, sampling.step, sampling.first_candidate + static_cast<uint32_t>(row),
+               static_cast<uint32_t>(drawn), drawn < sampling.options.min_new_tokens ? 1u : 0u};
+  query.params = &sampling.params;
+  query.barred = &sampling.options.eos_ids;
+  return query;
+}
+
+// Ends the requests whose rows have all ended, and those that could not be drawn for.
+void Scheduler::finish_sampled(const std::set<Task*>& bad) {
   std::vector<Task*> over;
   for (const Ready& ready : ready_) {
     if (ready.task->kind == Task::Kind::sample && ready.task->rows_left == 0 && !bad.contains(ready.task))
@@ -287,6 +301,82 @@ void Scheduler::take_sample(Task& task, SampleRow& row, const kernels::Sample& s
   const bool stopped = task.sampling->stop.add(row.text, sample.id);
   if (stopped && drawn >= options.min_new_tokens) return end(Finish::stop);
   if (drawn >= options.max_new_tokens || segment->end() >= model_.config().max_positions) end(Finish::length);
+}
+
+// How many steps may run before their draws are looked at: one, unless this step is nothing but rows that continue. More
+// must neither pass the model's last position nor take memory from requests in flight. Reserves theirs.
+int64_t Scheduler::plan_ahead() {
+  if (most_steps_ <= 1 || prompt_rows_ > 0 || out_of_memory_ || ready_.empty()) return 1;
+  int64_t wanted = 0, steps = most_steps_;
+  for (const Ready& ready : ready_) {
+    if (ready.task->kind != Task::Kind::sample || ready.first_draw) return 1;
+    for (const size_t r : ready.rows) {
+      const SampleRow& row = ready.task->rows[r];
+      wanted = std::max(wanted, ready.task->sampling->options.max_new_tokens - static_cast<int64_t>(row.drawn.size()));
+      steps = std::min(steps, model_.config().max_positions - row.segment->end() + 1);
+    }
+  }
+  steps = std::min(steps, wanted);
+  int64_t blocks = 0;
+  for (const Ready& ready : ready_) {
+    for (const size_t r : ready.rows) blocks += tree_.blocks_missing(*ready.task->rows[r].segment, steps - 1);
+  }
+  if (!tree_.could_spare(blocks)) return 1;
+  for (const Ready& ready : ready_) {
+    for (const size_t r : ready.rows) {
+      Segment* segment = ready.task->rows[r].segment;
+      if (!tree_.reserve(segment, segment->length() + steps - 1)) return 1;  // could_spare() said that there is room
+    }
+  }
+  return steps;
+}
+
+// `count` steps of the rows that are ready. Rows that end on the way are run and drawn for nothing until the last one.
+void Scheduler::run_ahead(int64_t count) {
+  struct Target {
+    Task* task;
+    size_t row;
+    Segment* segment;
+  };
+  std::vector<Target> targets;
+  for (const Ready& ready : ready_) {
+    for (const size_t r : ready.rows) targets.push_back({ready.task, r, ready.task->rows[r].segment});
+  }
+  const double start = now();
+  std::vector<DecodeStep> steps(count);
+  const std::unique_ptr<DecodeRun> decoding = decoder_.decode_run();
+  for (int64_t s = 0; s < count; ++s) {
+    std::vector<StepSpan> spans;
+    for (const auto& [task, row, segment] : targets) {
+      const auto drawn = static_cast<int64_t>(task->rows[row].drawn.size());
+      steps[s].draws.push_back(draw_of(*task, row, drawn + s, {false, static_cast<int64_t>(spans.size())}));
+      spans.push_back({segment, segment->computed + s, segment->computed + s + 1});
+    }
+    steps[s].plan = plan_step(spans, least_shared_, windows_);
+    decoding->step(steps[s]);
+  }
+  decoding->collect();
+  counters_.decode_seconds += now() - start;
+  counters_.steps += count;
+  counters_.decode_steps += count;
+  counters_.decode_rows += count * static_cast<int64_t>(targets.size());
+
+  std::set<Task*> bad;
+  for (const DecodeStep& step : steps) {
+    for (size_t i = 0; i < targets.size(); ++i) {
+      const auto& [task, row, segment] = targets[i];
+      if (step.draws[i].bad && !task->rows[row].ended) bad.insert(task);
+    }
+    for (size_t i = 0; i < targets.size(); ++i) {
+      const auto& [task, row, segment] = targets[i];
+      if (task->rows[row].ended || bad.contains(task)) continue;
+      segment->computed = segment->length();
+      take_sample(*task, task->rows[row], step.draws[i].sample);
+      ++counters_.sampled_tokens;
+    }
+  }
+  for (const Target& target : targets) tree_.trim(target.segment);
+  finish_sampled(bad);
 }
 
 // Log-probs of scored segments, as far as the step computed what predicts them, and of labels.

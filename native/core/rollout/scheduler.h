@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <vector>
 
 #include "core/rollout/decoder.h"
@@ -47,7 +48,11 @@ class Scheduler {
   void run();
   void draw();
   void read();
+  int64_t plan_ahead();
+  void run_ahead(int64_t count);
+  static DrawQuery draw_of(const Task& task, size_t row, int64_t drawn, HiddenRef hidden);
   void take_sample(Task& task, SampleRow& row, const kernels::Sample& sample);
+  void finish_sampled(const std::set<Task*>& bad);
   void finish(Task& task, std::exception_ptr error);
   void end_step();
 
@@ -57,6 +62,7 @@ class Scheduler {
   const RolloutOptions options_;
   std::vector<int64_t> windows_;
   int64_t least_shared_;
+  int64_t most_steps_;  // to run ahead
   std::map<Key, std::unique_ptr<Task>> tasks_;
   int64_t next_sequence_ = 0;
   uint64_t step_ = 0;

@@ -128,6 +128,17 @@ bool SegmentTree::reserve(Segment* segment, int64_t to) {
   return true;
 }
 
+void SegmentTree::trim(Segment* segment) {
+  while (static_cast<int64_t>(segment->blocks.size()) > blocks_for(segment->length())) {
+    pool_.give_back(segment->blocks.back());
+    segment->blocks.pop_back();
+  }
+}
+
+int64_t SegmentTree::blocks_missing(const Segment& segment, int64_t more) {
+  return std::max<int64_t>(0, blocks_for(segment.length() + more) - static_cast<int64_t>(segment.blocks.size()));
+}
+
 bool SegmentTree::could_spare(int64_t blocks) const {
   int64_t spare = pool_.available();
   if (spare >= blocks) return true;
@@ -161,7 +172,7 @@ void SegmentTree::recycle() {
   if (pool_.touched() < recycle_from_) return;
   int64_t idle = 0;
   const std::vector<Segment*> oldest = losers(0, &idle);
-  const int64_t allowed = std::max(pool_.touched() / 4, pool_.capacity() / 16);
+  const int64_t allowed = std::max(pool_.touched() / 4, pool_.capacity() / 64);
   if (idle <= allowed) {
     recycle_from_ = pool_.touched() + allowed - idle + 1;
     return;

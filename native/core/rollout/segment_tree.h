@@ -41,6 +41,10 @@ class SegmentTree {
   // holds, then from what is only held, then from what requests in flight will need; the longest unused first, what is
   // pinned never. False where that is not enough; then nothing has changed for `segment`.
   bool reserve(Segment* segment, int64_t to);
+  // Gives back blocks past the segment's last token.
+  void trim(Segment* segment);
+  // Blocks that `more` tokens past its end would take.
+  static int64_t blocks_missing(const Segment& segment, int64_t more);
   // Whether `blocks` are free or held by segments that no request in flight needs.
   bool could_spare(int64_t blocks) const;
 

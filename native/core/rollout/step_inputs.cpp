@@ -106,6 +106,10 @@ bool StepInputs::send(const StepPlan& plan, const StepShape& shape, int64_t grou
   return moved;
 }
 
+int32_t* StepInputs::tokens(const StepShape& shape) {
+  return reinterpret_cast<int32_t*>(static_cast<char*>(memory_.data_ptr()) + Layout(shape).tokens);
+}
+
 DeviceStep StepInputs::at(const StepShape& shape) const {
   const Layout layout(shape);
   const char* from = static_cast<const char*>(memory_.const_data_ptr());

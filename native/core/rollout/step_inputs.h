@@ -43,6 +43,8 @@ class StepInputs {
   // Sends the plan on the current stream. Returns whether the memory moved since the step before.
   bool send(const StepPlan& plan, const StepShape& shape, int64_t group);
   DeviceStep at(const StepShape& shape) const;
+  // After send(): tokens of the first `rows` rows, to be overwritten on the device.
+  int32_t* tokens(const StepShape& shape);
   void clear() { memory_ = at::Tensor(); }
 
  private:

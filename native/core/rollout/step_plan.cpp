@@ -33,7 +33,7 @@ class Planner {
   void add(const StepSpan& span) {
     const std::vector<Segment*> path = path_of(span.segment);
     for (int64_t i = span.from; i < span.to; ++i) {
-      if (span.scored || i + 1 == span.segment->length()) plan_.kept.push_back(static_cast<int32_t>(plan_.num_rows()));
+      if (span.scored || i + 1 >= span.segment->length()) plan_.kept.push_back(static_cast<int32_t>(plan_.num_rows()));
       add_row(span, path, i);
     }
     for (Segment* segment : path) touched_.push_back(segment);
@@ -48,7 +48,7 @@ class Planner {
   void add_row(const StepSpan& span, const std::vector<Segment*>& path, int64_t i) {
     const Segment& own = *span.segment;
     const int32_t row = static_cast<int32_t>(plan_.num_rows()), position = static_cast<int32_t>(own.start + i);
-    plan_.tokens.push_back(own.tokens[i]);
+    plan_.tokens.push_back(i < own.length() ? own.tokens[i] : 0);
     plan_.positions.push_back(position);
     plan_.slots.push_back(static_cast<int64_t>(own.blocks[i / kBlockTokens]) * kBlockTokens + i % kBlockTokens);
     int32_t part = plan_.part_offsets.back();

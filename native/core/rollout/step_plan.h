@@ -38,7 +38,8 @@ struct StepPlan {
   int64_t num_entries() const { return static_cast<int64_t>(entries.rows.size()); }
 };
 
-// Tokens [from, to) of a segment, to be computed in a step.
+// Tokens [from, to) of a segment, to be computed in a step. In a DecodeRun they may lie past its end: not drawn yet, and 0 in
+// the plan.
 struct StepSpan {
   Segment* segment;
   int64_t from, to;

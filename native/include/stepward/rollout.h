@@ -66,6 +66,9 @@ struct RolloutOptions {
   bool bf16_panels = false;
   // Prompt tokens of one step: what a cancelled request or another's next token may have to wait for.
   int64_t step_tokens = 1024;
+  // Tokens to draw of every row before looking for ends, while nothing but rows that continue is in flight; what was
+  // drawn past an end is dropped. 0: as the device likes it best, 1 on the CPU.
+  int64_t steps_ahead = 0;
 };
 
 // Work done since the engine was made, or since reset_counters().
