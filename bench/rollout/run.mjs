@@ -23,6 +23,7 @@ const { values: options } = parseArgs({
     threads: { type: 'string', default: String(Math.min(os.availableParallelism(), 8)) },
     repeat: { type: 'string', default: '3' },
     only: { type: 'string', default: 'decode,search,sharing,rows' },
+    batches: { type: 'string', default: '1,8,64' },
   },
 });
 const peers = options.peers.split(',').filter(Boolean);
@@ -80,14 +81,10 @@ function inTurn(sides) {
 
 function benchDecode(machine) {
   for (const dtype of dtypes) {
-    for (const [batch, newTokens] of [
-      [1, 64],
-      [8, 64],
-      [64, 48],
-    ]) {
+    for (const batch of options.batches.split(',').map(Number)) {
       const ids = randomIds(10 + batch, vocabulary);
       const prompts = Array.from({ length: batch }, () => ids(64));
-      const shared = { kind: 'decode', new_tokens: newTokens, temperature: 0.5, top_p: 0.95, seed: 1 };
+      const shared = { kind: 'decode', new_tokens: batch < 64 ? 64 : 48, temperature: 0.5, top_p: 0.95, seed: 1 };
       const job = write(`decode-${batch}`, { ...shared, prompts });
       const sides = { stepward: () => ours('decode', job, dtype) };
       for (const peer of ['transformers', 'vllm', 'llama'].filter(takesPart(dtype)))

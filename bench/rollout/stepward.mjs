@@ -42,8 +42,9 @@ async function search(engine) {
   const rounds = Array.from({ length: steps }, () => ({ sample: [], width, step_tokens: stepTokens, judge: [] }));
   const label_logprobs = [];
   let [sampleSeconds, judgeSeconds] = [0, 0];
-  const start = performance.now();
   const { tree } = engine;
+  const before = await tree.counters();
+  const start = performance.now();
   const head = tree.open(header);
   const trunks = problems.map((ids) => ({ ids: [ids], nodes: [tree.open(ids)], judged: [tree.append(head, ids)] }));
   for (const round of rounds) {
@@ -103,7 +104,7 @@ async function search(engine) {
     judge_seconds: judgeSeconds,
     sampled_tokens: problems.length * steps * width * stepTokens,
     judge_prompt_tokens: rounds.flatMap(({ judge }) => judge).reduce((sum, ids) => sum + ids.length, 0),
-    computed_tokens: counters.promptTokensComputed,
+    computed_tokens: counters.promptTokensComputed - before.promptTokensComputed,
     peak_kv_bytes: counters.peakKvBytes,
     label_logprobs,
     rounds,
@@ -115,6 +116,7 @@ async function search(engine) {
  * for each, as an engine without forks has to.
  */
 async function sharing(engine) {
+  const before = await engine.tree.counters();
   const start = performance.now();
   const { prompts, width, new_tokens: tokens } = job;
   const keys = { treeKeys: BigUint64Array.from(prompts.keys(), BigInt) };
@@ -125,11 +127,16 @@ async function sharing(engine) {
   }
   const rows = (await Promise.all(requests)).map(rowsOf);
   const took = seconds(start);
-  const { decodeSeconds, prefillSeconds } = await engine.tree.counters();
+  const after = await engine.tree.counters();
   const ids = prompts.flatMap((_, p) =>
     Array.from({ length: width }, (_, c) => (job.share ? rows[0][p * width + c] : rows[c][p])),
   );
-  return { seconds: took, decode_seconds: decodeSeconds, prefill_seconds: prefillSeconds, ids };
+  return {
+    seconds: took,
+    decode_seconds: after.decodeSeconds - before.decodeSeconds,
+    prefill_seconds: after.prefillSeconds - before.prefillSeconds,
+    ids,
+  };
 }
 
 /** Measures a decoded token's cost at growing numbers of rows, prompts computed before. */
@@ -147,6 +154,26 @@ async function rows(engine) {
   return { rows: out };
 }
 
+/** The peers' warm-up: on the job's prompts backwards, which are no prefix of anything. */
+async function warmUp(engine) {
+  const { tree } = engine;
+  const backwards = (prompts) => prompts.map((ids) => tree.open(ids.toReversed()));
+  const nodes = backwards(job.prompts ?? job.problems);
+  tree.release([...nodes, ...nodesOf(await sample(engine, nodes, job.width ?? 1, 2))]);
+  if (what !== 'search') return;
+  const { header, problems, tail, step_tokens: stepTokens, label_ids: labels } = job;
+  const judged = (_, i) => [
+    ...header,
+    ...problems[i % problems.length],
+    ...header.slice(0, 2 * stepTokens),
+    ...tail,
+    i,
+  ];
+  const asked = backwards(Array.from({ length: 8 }, judged));
+  await tree.readout(asked, Int32Array.from(labels));
+  tree.release(asked);
+}
+
 setThreads(Number(threads));
 const engine = await Engine.load({
   directory,
@@ -156,8 +183,7 @@ const engine = await Engine.load({
   sharePrefixes: job.share ?? true,
 });
 try {
-  const warm = engine.tree.open([5, 4, 3]);
-  engine.tree.release([warm, ...nodesOf(await sample(engine, [warm], 2, 4))]);
+  await warmUp(engine);
   const result = await { decode, search, sharing, rows }[what](engine);
   console.log(JSON.stringify(result));
 } finally {
