@@ -163,7 +163,14 @@ at::Tensor Model::layer(int64_t i, const at::Tensor& x, const at::Tensor& cos, c
   }
   const at::Tensor h = x + apply(w.o, attention(i, rotate(q, cos, sin), rotate(k, cos, sin), v));
   const LinearInput m = normed_input(h, w.post_attention_norm, eps);
-  return h + apply(w.down, gated_input(apply(w.gate, m), apply(w.up, m)));
+  return h + mlp(w, m);
+}
+
+at::Tensor Model::mlp(const LayerWeights& w, const LinearInput& x) const {
+  const auto plain = [](const Linear& linear) { return !linear.bias.defined() && !linear.lora; };
+  if (has_own_kernels(x.value) && plain(w.gate) && plain(w.up) && plain(w.down))
+    return gated_mlp(x, w.gate.weight, w.up.weight, w.down.weight);
+  return apply(w.down, gated_input(apply(w.gate, x), apply(w.up, x)));
 }
 
 at::Tensor Model::forward(const at::Tensor& tokens, const at::Tensor& positions, const Attention& attention) const {

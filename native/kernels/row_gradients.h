@@ -11,7 +11,7 @@ struct RowGradientOps {
   // dy.
   void (*rms_norm)(const float* x, int64_t n, float eps, const float* weight, const float* dy, float* dx,
                    float* dweight);
-  // Of h = gate * sigmoid(gate) * up: dgate and dup are overwritten.
+  // Of h = gate * sigmoid(gate) * up: dgate and dup are overwritten; dgate may be gate, dup may be up.
   void (*silu_mul)(const float* gate, const float* up, const float* dh, int64_t n, float* dgate, float* dup);
 };
 

@@ -214,6 +214,18 @@ function listOf<T>(
   texts: string[] | undefined,
   ids: number[][] | undefined,
 ): number[][] {
-  if (ids) return ids.map((list, i) => reader.checkIds(`${name}_ids[${i}]`, list));
+  if (ids && texts && ids.length !== texts.length) {
+    throw reader.error(
+      `${name}_ids`,
+      `expected the ids of the ${texts.length} ${name} that stand there as text, got ${ids.length}`,
+    );
+  }
+  if (ids) {
+    return ids.map((list, i) => {
+      reader.checkIds(`${name}_ids[${i}]`, list);
+      if (texts) reader.checkSame(`${name}_ids[${i}]`, list, `${name}[${i}]`, texts[i] as string);
+      return list;
+    });
+  }
   return (texts ?? []).map((text, i) => reader.text(`${name}[${i}]`, text));
 }

@@ -47,6 +47,19 @@ describe('score and generate', () => {
     ]);
   });
 
+  it('holds the ids of steps and candidates against their texts', async () => {
+    const record = { prompt: 'a', steps: ['b', 'cd'], steps_ids: [byte('b'), byte('cd')] };
+    expect(await read(readScoreRecords, [record])).toMatchObject([{ steps: record.steps_ids }]);
+    await expect(read(readScoreRecords, [{ ...record, steps_ids: [byte('b'), byte('x')] }])).rejects.toMatchObject({
+      code: 'INVALID_DATA',
+      message: expect.stringMatching(/:1: steps_ids\[1\]: expected the ids of steps\[1\] .*"cd"; they read "x"$/),
+    });
+    await expect(read(readScoreRecords, [{ ...record, candidates: ['c'], candidates_ids: [] }])).rejects.toMatchObject({
+      code: 'INVALID_DATA',
+      message: expect.stringMatching(/:1: candidates_ids: expected the ids of the 1 candidates .* as text, got 0$/),
+    });
+  });
+
   it('needs no tokenizer for ids', async () => {
     expect(await read(readGenerateRecords, [{ prompt_ids: [1] }], bare)).toEqual([{ id: 1, promptIds: [1] }]);
   });

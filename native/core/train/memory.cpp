@@ -60,8 +60,9 @@ int64_t kept_by_layer(const Model& model, bool own) {
   }
   const int64_t norms = c.qk_norm ? q + kv : 0;
   if (own) {
-    // Residual stream twice; q, k, v and the result of attention; gate and up.
-    return 2 * c.hidden_size + 2 * q + 2 * kv + c.num_heads + 2 * c.intermediate_size + norms + adapters;
+    // Residual stream twice; q, k, v and the result of attention; gate and up, where they are not made again.
+    const bool keeps_gate = c.mlp_bias || w.gate.lora || w.up.lora || w.down.lora;
+    return 2 * c.hidden_size + 2 * q + 2 * kv + c.num_heads + (keeps_gate ? 2 * c.intermediate_size : 0) + norms + adapters;
   }
   return 8 * c.hidden_size + 4 * q + 3 * kv + 4 * c.intermediate_size + 2 * norms + adapters;
 }

@@ -46,4 +46,8 @@ LinearInput gated_input(const at::Tensor& gate, const at::Tensor& up) {
           })};
 }
 
+at::Tensor gated_mlp(const LinearInput& x, const at::Tensor& gate, const at::Tensor& up, const at::Tensor& down) {
+  return own_gated_mlp(x.value, x.again, gate, up, down);
+}
+
 }  // namespace stepward

@@ -39,6 +39,10 @@ at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& 
 // gate, up [T, n] -> gate sigmoid(gate) up (SwiGLU, arXiv 2002.05202 eq. 5), for linear layers alone to read.
 LinearInput gated_input(const at::Tensor& gate, const at::Tensor& up);
 
+// The same between its three linear layers without biases, keeping nothing but what x keeps; needs own kernels. x [T, hidden];
+// gate, up [inner, hidden], down [hidden, inner] -> [T, hidden].
+at::Tensor gated_mlp(const LinearInput& x, const at::Tensor& gate, const at::Tensor& up, const at::Tensor& down);
+
 // Attention of a packed forest, see kernels/tree_attention.h; needs own kernels. q [T, heads, head_dim], k and v
 // [T, kv_heads, head_dim] -> [T, heads * head_dim].
 at::Tensor tree_attention(const std::shared_ptr<const kernels::AttentionPlan>& plan, const at::Tensor& q,

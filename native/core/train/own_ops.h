@@ -15,5 +15,13 @@ at::Tensor own_linear(const at::Tensor& x, const std::shared_ptr<Recomputed>& ag
 at::Tensor own_rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
 at::Tensor own_rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);
 at::Tensor own_silu_mul(const at::Tensor& gate, const at::Tensor& up);
+// x [T, hidden]; gate, up [inner, hidden], down [hidden, inner] -> (silu(x gate^T) * (x up^T)) down^T.
+at::Tensor own_gated_mlp(const at::Tensor& x, const std::shared_ptr<Recomputed>& again, const at::Tensor& gate,
+                         const at::Tensor& up, const at::Tensor& down);
+
+// The arithmetic of own_silu_mul on contiguous tensors of one shape: h may be gate; dgate may be gate, dup up.
+void silu_mul_into(const at::Tensor& gate, const at::Tensor& up, const at::Tensor& h);
+void silu_mul_gradient_into(const at::Tensor& gate, const at::Tensor& up, const at::Tensor& dh, const at::Tensor& dgate,
+                            const at::Tensor& dup);
 
 }  // namespace stepward

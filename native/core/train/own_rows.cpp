@@ -93,12 +93,7 @@ struct OwnRotate : torch::autograd::Function<OwnRotate> {
 struct OwnSiluMul : torch::autograd::Function<OwnSiluMul> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& gate, const at::Tensor& up) {
     at::Tensor h = at::empty_like(gate);
-    const float *g = gate.const_data_ptr<float>(), *u = up.const_data_ptr<float>();
-    float* to = h.data_ptr<float>();
-    at::parallel_for(0, gate.size(0), grain_of(gate.size(1)), [&](int64_t begin, int64_t end) {
-      const int64_t from = begin * gate.size(1);
-      kernels::decoder_row_ops().silu_mul(g + from, u + from, (end - begin) * gate.size(1), to + from);
-    });
+    silu_mul_into(gate, up, h);
     context->save_for_backward({gate, up});
     return h;
   }
@@ -107,18 +102,32 @@ struct OwnSiluMul : torch::autograd::Function<OwnSiluMul> {
     const auto saved = context->get_saved_variables();
     const at::Tensor &gate = saved[0], &up = saved[1], dh = gradients[0].contiguous();
     at::Tensor dgate = at::empty_like(gate), dup = at::empty_like(up);
-    const float *g = gate.const_data_ptr<float>(), *u = up.const_data_ptr<float>(), *d = dh.const_data_ptr<float>();
-    float *dg = dgate.data_ptr<float>(), *du = dup.data_ptr<float>();
-    at::parallel_for(0, gate.size(0), grain_of(gate.size(1)), [&](int64_t begin, int64_t end) {
-      const int64_t from = begin * gate.size(1);
-      kernels::row_gradient_ops().silu_mul(g + from, u + from, d + from, (end - begin) * gate.size(1), dg + from,
-                                           du + from);
-    });
+    silu_mul_gradient_into(gate, up, dh, dgate, dup);
     return {dgate, dup};
   }
 };
 
 }  // namespace
+
+void silu_mul_into(const at::Tensor& gate, const at::Tensor& up, const at::Tensor& h) {
+  const float *g = gate.const_data_ptr<float>(), *u = up.const_data_ptr<float>();
+  float* to = h.data_ptr<float>();
+  at::parallel_for(0, gate.size(0), grain_of(gate.size(1)), [&](int64_t begin, int64_t end) {
+    const int64_t from = begin * gate.size(1);
+    kernels::decoder_row_ops().silu_mul(g + from, u + from, (end - begin) * gate.size(1), to + from);
+  });
+}
+
+void silu_mul_gradient_into(const at::Tensor& gate, const at::Tensor& up, const at::Tensor& dh, const at::Tensor& dgate,
+                            const at::Tensor& dup) {
+  const float *g = gate.const_data_ptr<float>(), *u = up.const_data_ptr<float>(), *d = dh.const_data_ptr<float>();
+  float *dg = dgate.data_ptr<float>(), *du = dup.data_ptr<float>();
+  at::parallel_for(0, gate.size(0), grain_of(gate.size(1)), [&](int64_t begin, int64_t end) {
+    const int64_t from = begin * gate.size(1);
+    kernels::row_gradient_ops().silu_mul(g + from, u + from, d + from, (end - begin) * gate.size(1), dg + from,
+                                         du + from);
+  });
+}
 
 at::Tensor own_rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
   return OwnRmsNorm::apply(x.contiguous(), weight.contiguous(), eps);

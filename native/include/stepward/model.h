@@ -115,6 +115,7 @@ class Model {
 
   // x [T, in] -> [T, out], adapter included unless AdaptersOff.
   at::Tensor apply(const Linear& linear, const LinearInput& x) const;
+  at::Tensor mlp(const LayerWeights& w, const LinearInput& x) const;
 
   ModelConfig config_;
   std::filesystem::path source_;

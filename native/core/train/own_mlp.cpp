@@ -1,0 +1,89 @@
+// A gated MLP as one step that keeps nothing of its own: gate and up, which are more than half of what a layer would keep,
+// are made again in the backward pass, and their gradients take their places. What lives at a time is three [T, inner]
+// tensors of one layer, where a step for each product would keep two for every layer and have six more on their way.
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "core/train/held.h"
+#include "core/train/own_ops.h"
+#include "core/train/products.h"
+
+namespace stepward {
+namespace {
+
+using Again = std::shared_ptr<Recomputed>;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+at::Tensor times_transposed(const at::Tensor& x, const at::Tensor& w) {
+  at::Tensor y = at::empty({x.size(0), w.size(0)}, x.options());
+  product_transposed_weight(x.const_data_ptr<float>(), w.const_data_ptr<float>(), x.size(0), w.size(1), w.size(0),
+                            y.data_ptr<float>());
+  return y;
+}
+
+// y = x w, or y += x w.
+void times(const at::Tensor& x, const at::Tensor& w, const at::Tensor& y, bool add = false) {
+  product(x.const_data_ptr<float>(), w.const_data_ptr<float>(), x.size(0), w.size(0), w.size(1), y.data_ptr<float>(),
+          add);
+}
+
+// x^T y, the sum over tokens.
+at::Tensor over_tokens(const at::Tensor& x, const at::Tensor& y) {
+  at::Tensor sum = at::empty({x.size(1), y.size(1)}, x.options());
+  product_over_rows(x.const_data_ptr<float>(), y.const_data_ptr<float>(), x.size(0), x.size(1), y.size(1),
+                    sum.data_ptr<float>());
+  return sum;
+}
+
+struct OwnGatedMlp : torch::autograd::Function<OwnGatedMlp> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& gate_weight,
+                            const at::Tensor& up_weight, const at::Tensor& down_weight, const Again& again) {
+    context->save_for_backward({gate_weight, up_weight, down_weight, again ? at::Tensor() : x});
+    if (again) {
+      again->expect();
+      context->saved_data["again"] = hold(again);
+    }
+    const at::Tensor gate = times_transposed(x, gate_weight);
+    silu_mul_into(gate, times_transposed(x, up_weight), gate);
+    return times_transposed(gate, down_weight);
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list gradients) {
+    const auto saved = context->get_saved_variables();
+    const at::Tensor &gate_weight = saved[0], &up_weight = saved[1], &down_weight = saved[2];
+    const auto again = context->saved_data.find("again");
+    const at::Tensor x = again == context->saved_data.end() ? saved[3] : held<Again>(again->second)->take();
+    const at::Tensor dy = gradients[0].contiguous();
+
+    const at::Tensor gate = times_transposed(x, gate_weight), up = times_transposed(x, up_weight);
+    at::Tensor dx, dgate_weight, dup_weight, ddown_weight;
+    const at::Tensor activated = at::empty_like(gate);
+    if (context->needs_input_grad(3)) {
+      silu_mul_into(gate, up, activated);
+      ddown_weight = over_tokens(dy, activated);
+    }
+    const at::Tensor& dactivated = activated;
+    times(dy, down_weight, dactivated);
+    silu_mul_gradient_into(gate, up, dactivated, gate, up);
+    const at::Tensor &dgate = gate, &dup = up;
+    if (context->needs_input_grad(1)) dgate_weight = over_tokens(dgate, x);
+    if (context->needs_input_grad(2)) dup_weight = over_tokens(dup, x);
+    if (context->needs_input_grad(0)) {
+      dx = at::empty_like(x);
+      times(dgate, gate_weight, dx);
+      times(dup, up_weight, dx, /*add=*/true);
+    }
+    return {dx, dgate_weight, dup_weight, ddown_weight, at::Tensor()};
+  }
+};
+
+}  // namespace
+
+at::Tensor own_gated_mlp(const at::Tensor& x, const Again& again, const at::Tensor& gate, const at::Tensor& up,
+                         const at::Tensor& down) {
+  return OwnGatedMlp::apply(x.contiguous(), gate.contiguous(), up.contiguous(), down.contiguous(), again);
+}
+
+}  // namespace stepward
