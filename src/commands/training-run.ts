@@ -139,6 +139,9 @@ const NOT_COMPARED = [
   'reference',
 ];
 
+/** Files of a model folder that text becomes ids through; the output folder gets copies of them. */
+const TEXT_FILES = ['tokenizer.json', 'tokenizer_config.json', 'special_tokens_map.json', 'chat_template.jinja'];
+
 async function fingerprint(
   label: string,
   options: TrainingCommandOptions,
@@ -146,14 +149,17 @@ async function fingerprint(
 ): Promise<Record<string, unknown>> {
   const compared = Object.entries(options).filter(([name]) => !NOT_COMPARED.includes(name));
   const { data, adapter } = options;
-  // Text in the data is read by it, and the output folder gets a copy.
-  const tokenizer = join(options.model, 'tokenizer.json');
+  const text: Record<string, string> = {};
+  for (const name of TEXT_FILES) {
+    const file = join(options.model, name);
+    if (existsSync(file)) text[`hash of --model's ${name}`] = await hashOf(file);
+  }
   return {
     command: label,
     ...Object.fromEntries(compared),
     'hash of --data': await hashOf(data),
     'hash of --model': await model.engine.weightsHash(),
-    ...(existsSync(tokenizer) && { "hash of --model's tokenizer.json": await hashOf(tokenizer) }),
+    ...text,
     ...(reference && { 'hash of --reference': await reference.engine.weightsHash() }),
     ...(adapter !== undefined && { 'hash of --adapter': adapterHash(adapter) }),
   };

@@ -1,6 +1,6 @@
 // A training that is killed or interrupted and taken up again writes what it would have written without a stop.
 
-import { cpSync, existsSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { checkpointSteps } from '../../src/training/checkpoint.js';
@@ -84,7 +84,7 @@ describe.each(cases)('%s', (label, name, options) => {
   });
 });
 
-it('--resume refuses another reference and another tokenizer at the same paths', async () => {
+it('--resume refuses another reference, another tokenizer and another chat template at the same paths', async () => {
   const [own, reference, output] = ['own', 'reference', 'burst'].map((name) => join(scratch, name)) as [
     string,
     string,
@@ -114,6 +114,10 @@ it('--resume refuses another reference and another tokenizer at the same paths',
   const spaced = edit(join(own, 'tokenizer.json'), (text) => `${text} `);
   await refused("hash of --model's tokenizer.json");
   spaced();
+  const template = join(own, 'chat_template.jinja');
+  writeFileSync(template, '{{ messages[0].content }}');
+  await refused("hash of --model's chat_template.jinja");
+  rmSync(template);
   // A folder that was moved is the same reference.
   const moved = join(scratch, 'moved');
   renameSync(reference, moved);
