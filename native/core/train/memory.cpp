@@ -9,6 +9,7 @@
 #include <ATen/Parallel.h>
 
 #include "core/train/ops.h"
+#include "core/train/own_ops.h"
 
 #ifdef STEPWARD_CUDA
 #include <cuda_runtime_api.h>
@@ -49,6 +50,12 @@ int64_t cgroup_room() {
   return room;
 }
 
+// Whether gate and up are made again in the backward pass, see Model::mlp.
+bool remakes_gate(const Model& model) {
+  const LayerWeights& w = model.layers().front();
+  return has_own_kernels(model.embedding()) && !model.config().mlp_bias && !w.gate.lora && !w.up.lora && !w.down.lora;
+}
+
 // Values that a layer keeps for the backward pass, for each token.
 int64_t kept_by_layer(const Model& model, bool own) {
   const ModelConfig& c = model.config();
@@ -61,8 +68,8 @@ int64_t kept_by_layer(const Model& model, bool own) {
   const int64_t norms = c.qk_norm ? q + kv : 0;
   if (own) {
     // Residual stream twice; q, k, v and the result of attention; gate and up, where they are not made again.
-    const bool keeps_gate = c.mlp_bias || w.gate.lora || w.up.lora || w.down.lora;
-    return 2 * c.hidden_size + 2 * q + 2 * kv + c.num_heads + (keeps_gate ? 2 * c.intermediate_size : 0) + norms + adapters;
+    const int64_t gate = remakes_gate(model) ? 0 : 2 * c.intermediate_size;
+    return 2 * c.hidden_size + 2 * q + 2 * kv + c.num_heads + gate + norms + adapters;
   }
   return 8 * c.hidden_size + 4 * q + 3 * kv + 4 * c.intermediate_size + 2 * norms + adapters;
 }
@@ -114,9 +121,10 @@ TrainingMemory training_memory(const Model& model, const TrainableBytes& trainab
   // The gradients on their way through a layer, attention's copies and sums of keys and values, the hidden states that
   // are scored with their gradients, a block of logits and one of its gradient, panels of products, and one gradient of
   // a weight before it is added to what is there.
-  const int64_t passing = 3 * c.intermediate_size + 3 * c.hidden_size + 3 * q + 9 * kv;
+  const int64_t passing = 3 * c.hidden_size + 3 * q + 9 * kv;
+  const int64_t gated = 3 * c.intermediate_size * (remakes_gate(model) ? std::min(shape.tokens, kMlpRows) : shape.tokens);
   const int64_t masks = own ? 0 : shape.tokens * shape.tokens * size;
-  memory.workspace = shape.tokens * passing * size + shape.scored_tokens * c.hidden_size * (2 * size + 4) + masks +
+  memory.workspace = (shape.tokens * passing + gated) * size + shape.scored_tokens * c.hidden_size * (2 * size + 4) + masks +
                      (int64_t{16} << 20) + at::get_num_threads() * (int64_t{5} << 20) + trainable.largest_gradient;
   memory.resident = resident_bytes(model.device());
   memory.available = available_bytes(model.device());

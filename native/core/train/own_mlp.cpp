@@ -1,6 +1,9 @@
 // A gated MLP as one step that keeps nothing of its own: gate and up, which are more than half of what a layer would keep,
-// are made again in the backward pass, and their gradients take their places. What lives at a time is three [T, inner]
-// tensors of one layer, where a step for each product would keep two for every layer and have six more on their way.
+// are made again in the backward pass, some rows at a time, and their gradients take their places. What lives at a time is
+// three [rows, inner] tensors of one layer, where a step for each product would keep two of all rows for every layer and
+// have six more on their way.
+#include <algorithm>
+
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -29,12 +32,10 @@ void times(const at::Tensor& x, const at::Tensor& w, const at::Tensor& y, bool a
           add);
 }
 
-// x^T y, the sum over tokens.
-at::Tensor over_tokens(const at::Tensor& x, const at::Tensor& y) {
-  at::Tensor sum = at::empty({x.size(1), y.size(1)}, x.options());
+// sum = x^T y, or sum += x^T y: over tokens.
+void over_tokens(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sum, bool add) {
   product_over_rows(x.const_data_ptr<float>(), y.const_data_ptr<float>(), x.size(0), x.size(1), y.size(1),
-                    sum.data_ptr<float>());
-  return sum;
+                    sum.data_ptr<float>(), add);
 }
 
 struct OwnGatedMlp : torch::autograd::Function<OwnGatedMlp> {
@@ -57,23 +58,32 @@ struct OwnGatedMlp : torch::autograd::Function<OwnGatedMlp> {
     const at::Tensor x = again == context->saved_data.end() ? saved[3] : held<Again>(again->second)->take();
     const at::Tensor dy = gradients[0].contiguous();
 
-    const at::Tensor gate = times_transposed(x, gate_weight), up = times_transposed(x, up_weight);
-    at::Tensor dx, dgate_weight, dup_weight, ddown_weight;
-    const at::Tensor activated = at::empty_like(gate);
-    if (context->needs_input_grad(3)) {
-      silu_mul_into(gate, up, activated);
-      ddown_weight = over_tokens(dy, activated);
-    }
-    const at::Tensor& dactivated = activated;
-    times(dy, down_weight, dactivated);
-    silu_mul_gradient_into(gate, up, dactivated, gate, up);
-    const at::Tensor &dgate = gate, &dup = up;
-    if (context->needs_input_grad(1)) dgate_weight = over_tokens(dgate, x);
-    if (context->needs_input_grad(2)) dup_weight = over_tokens(dup, x);
-    if (context->needs_input_grad(0)) {
-      dx = at::empty_like(x);
-      times(dgate, gate_weight, dx);
-      times(dup, up_weight, dx, /*add=*/true);
+    const auto wanted = [&](size_t input, const at::Tensor& like) {
+      return context->needs_input_grad(input) ? at::empty_like(like) : at::Tensor();
+    };
+    const at::Tensor dx = wanted(0, x), dgate_weight = wanted(1, gate_weight), dup_weight = wanted(2, up_weight);
+    const at::Tensor ddown_weight = wanted(3, down_weight);
+    const int64_t tokens = x.size(0), parts = std::max<int64_t>(1, (tokens + kMlpRows - 1) / kMlpRows);
+    for (int64_t part = 0; part < parts; ++part) {
+      const int64_t begin = tokens * part / parts, count = tokens * (part + 1) / parts - begin;
+      const bool add = part > 0;
+      const at::Tensor x_rows = x.narrow(0, begin, count), dy_rows = dy.narrow(0, begin, count);
+      const at::Tensor gate = times_transposed(x_rows, gate_weight), up = times_transposed(x_rows, up_weight);
+      const at::Tensor activated = at::empty_like(gate);
+      if (ddown_weight.defined()) {
+        silu_mul_into(gate, up, activated);
+        over_tokens(dy_rows, activated, ddown_weight, add);
+      }
+      const at::Tensor& dactivated = activated;
+      times(dy_rows, down_weight, dactivated);
+      silu_mul_gradient_into(gate, up, dactivated, gate, up);
+      const at::Tensor &dgate = gate, &dup = up;
+      if (dgate_weight.defined()) over_tokens(dgate, x_rows, dgate_weight, add);
+      if (dup_weight.defined()) over_tokens(dup, x_rows, dup_weight, add);
+      if (!dx.defined()) continue;
+      const at::Tensor dx_rows = dx.narrow(0, begin, count);
+      times(dgate, gate_weight, dx_rows);
+      times(dup, up_weight, dx_rows, /*add=*/true);
     }
     return {dx, dgate_weight, dup_weight, ddown_weight, at::Tensor()};
   }

@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <cstring>
-#include <list>
+#include <iterator>
 #include <map>
 #include <mutex>
+#include <set>
 #include <unordered_map>
+#include <utility>
 
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
@@ -15,7 +17,70 @@
 namespace stepward {
 namespace {
 
-constexpr size_t kLeast = size_t{1} << 20, kRound = size_t{64} << 10;
+constexpr size_t kLeast = size_t{256} << 10, kRound = size_t{64} << 10;
+
+// Mapped memory that nobody uses. Neighbours are one range, whatever calls mapped them.
+class FreeRanges {
+ public:
+  size_t bytes() const { return bytes_; }
+
+  void add(char* begin, size_t bytes) {
+    bytes_ += bytes;
+    auto next = by_address_.lower_bound(begin);
+    if (next != by_address_.end() && begin + bytes == next->first) {
+      bytes += next->second;
+      next = forget(next);
+    }
+    if (next != by_address_.begin()) {
+      const auto before = std::prev(next);
+      if (before->first + before->second == begin) {
+        begin = before->first;
+        bytes += before->second;
+        forget(before);
+      }
+    }
+    remember(begin, bytes);
+  }
+
+  // The start of the smallest range that has room; null where none has.
+  char* take(size_t bytes) {
+    const auto found = by_size_.lower_bound({bytes, nullptr});
+    if (found == by_size_.end()) return nullptr;
+    const auto [whole, begin] = *found;
+    forget(by_address_.find(begin));
+    if (whole > bytes) remember(begin + bytes, whole - bytes);
+    bytes_ -= bytes;
+    return begin;
+  }
+
+  // Unmaps until at most `most` bytes are left: small ranges first, which are of the least use.
+  void shrink(size_t most) {
+    while (bytes_ > most) {
+      const auto [whole, begin] = *by_size_.begin();
+      const size_t gone = std::min(whole, (bytes_ - most + kRound - 1) / kRound * kRound);
+      forget(by_address_.find(begin));
+      munmap(begin, gone);
+      if (whole > gone) remember(begin + gone, whole - gone);
+      bytes_ -= gone;
+    }
+  }
+
+ private:
+  using ByAddress = std::map<char*, size_t>;
+
+  void remember(char* begin, size_t bytes) {
+    by_address_.emplace(begin, bytes);
+    by_size_.emplace(bytes, begin);
+  }
+  ByAddress::iterator forget(ByAddress::iterator range) {
+    by_size_.erase({range->second, range->first});
+    return by_address_.erase(range);
+  }
+
+  size_t bytes_ = 0;
+  ByAddress by_address_;
+  std::set<std::pair<size_t, char*>> by_size_;
+};
 
 class KeepingAllocator final : public c10::Allocator {
  public:
@@ -42,37 +107,23 @@ class KeepingAllocator final : public c10::Allocator {
     const std::lock_guard lock(mutex_);
     if (--users_ > 0) return;
     c10::SetCPUAllocator(before_);
-    shrink(0);
+    free_.shrink(0);
     peak_ = in_use_;
   }
 
  private:
-  struct Free {
-    void* block;
-    size_t bytes;
-  };
-  using Order = std::list<Free>;  // longest unused first
-
   void* take(size_t bytes) {
     const std::lock_guard lock(mutex_);
-    // A block that is at most an eighth too large will do; it then counts as what it is.
-    if (const auto it = free_.lower_bound(bytes); it != free_.end() && it->first <= bytes + bytes / 8) {
-      const Free found = *it->second;
-      kept_ -= found.bytes;
-      order_.erase(it->second);
-      free_.erase(it);
-      return use(found.block, found.bytes);
-    }
-    // Without some room sizes that do not fit each other push each other out.
     const size_t needed = in_use_ + bytes, peak = std::max(peak_, needed);
-    shrink(peak - needed + peak / 32);
-    return use(map_huge_pages(bytes), bytes);
-  }
-
-  void* use(void* block, size_t bytes) {
-    in_use_ += bytes;
-    peak_ = std::max(peak_, in_use_);
+    char* block = free_.take(bytes);
+    if (block == nullptr) {
+      // Without some room, ranges that are too small would be unmapped and mapped again all the time.
+      free_.shrink(peak + peak / 32 - needed);
+      block = static_cast<char*>(map_huge_pages(bytes));
+    }
     used_.emplace(block, bytes);
+    in_use_ = needed;
+    peak_ = peak;
     return block;
   }
 
@@ -84,32 +135,17 @@ class KeepingAllocator final : public c10::Allocator {
     in_use_ -= bytes;
     if (users_ == 0) {
       munmap(block, bytes);
-      return;
-    }
-    kept_ += bytes;
-    order_.push_back({block, bytes});
-    free_.emplace(bytes, std::prev(order_.end()));
-  }
-
-  // Unmaps the longest unused blocks until at most `most` bytes are kept.
-  void shrink(size_t most) {
-    while (kept_ > most) {
-      const Free oldest = order_.front();
-      const auto [first, last] = free_.equal_range(oldest.bytes);
-      free_.erase(std::find_if(first, last, [&](const auto& entry) { return entry.second == order_.begin(); }));
-      order_.pop_front();
-      kept_ -= oldest.bytes;
-      munmap(oldest.block, oldest.bytes);
+    } else {
+      free_.add(static_cast<char*>(block), bytes);
     }
   }
 
   std::mutex mutex_;
   int users_ = 0;
   c10::Allocator* before_ = nullptr;
-  size_t in_use_ = 0, peak_ = 0, kept_ = 0;
+  size_t in_use_ = 0, peak_ = 0;
   std::unordered_map<void*, size_t> used_;
-  Order order_;
-  std::multimap<size_t, Order::iterator> free_;
+  FreeRanges free_;
 };
 
 }  // namespace
