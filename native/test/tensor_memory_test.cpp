@@ -46,6 +46,22 @@ TEST(TensorMemory, TensorsKeepTheirValuesWhateverComesAndGoes) {
   check();  // what outlives the object that it was made under
 }
 
+TEST(TensorMemory, NeighboursThatAreGivenBackAreOnePlace) {
+  const TensorMemory memory;
+  // Where a tensor of 6 MiB was, four smaller ones fit, and when those are gone another large one.
+  const void* place = filled(6144, 0.0f).const_data_ptr();
+  {
+    std::vector<at::Tensor> small;
+    for (int i = 0; i < 4; ++i) small.push_back(filled(1536, 0.0f));
+    for (const at::Tensor& tensor : small) {
+      const auto offset = static_cast<const char*>(tensor.const_data_ptr()) - static_cast<const char*>(place);
+      EXPECT_TRUE(offset >= 0 && offset < int64_t{6} << 20);
+    }
+    std::swap(small[1], small[2]);  // given back out of order
+  }
+  EXPECT_EQ(filled(6144, 0.0f).const_data_ptr(), place);
+}
+
 // Many of one size, then as much in another: the same memory, joined and cut again.
 TEST(TensorMemory, SizesThatChangeTakeNoMoreThanWasInUse) {
   const TensorMemory memory;

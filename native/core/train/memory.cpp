@@ -50,10 +50,11 @@ int64_t cgroup_room() {
   return room;
 }
 
-// Whether gate and up are made again in the backward pass, see Model::mlp.
+// Whether gate and up are made again in the backward pass, in every layer; see Model::mlp.
 bool remakes_gate(const Model& model) {
-  const LayerWeights& w = model.layers().front();
-  return has_own_kernels(model.embedding()) && !model.config().mlp_bias && !w.gate.lora && !w.up.lora && !w.down.lora;
+  const auto adapted = [](const LayerWeights& w) { return w.gate.lora || w.up.lora || w.down.lora; };
+  return has_own_kernels(model.embedding()) && !model.config().mlp_bias &&
+         std::none_of(model.layers().begin(), model.layers().end(), adapted);
 }
 
 // Values that a layer keeps for the backward pass, for each token.
@@ -120,12 +121,14 @@ TrainingMemory training_memory(const Model& model, const TrainableBytes& trainab
                        (shape.checkpoint_layers ? c.num_layers * c.hidden_size + kept : c.num_layers * kept);
   // The gradients on their way through a layer, attention's copies and sums of keys and values, the hidden states that
   // are scored with their gradients, a block of logits and one of its gradient, panels of products, and one gradient of
-  // a weight before it is added to what is there.
+  // a weight before it is added to what is there, or those of an MLP.
   const int64_t passing = 3 * c.hidden_size + 3 * q + 9 * kv;
   const int64_t gated = 3 * c.intermediate_size * (remakes_gate(model) ? std::min(shape.tokens, kMlpRows) : shape.tokens);
+  const bool mlp = remakes_gate(model) && model.layers().back().gate.weight.requires_grad();
+  const int64_t gradient = std::max(trainable.largest_gradient, mlp ? 3 * c.intermediate_size * c.hidden_size * size : 0);
   const int64_t masks = own ? 0 : shape.tokens * shape.tokens * size;
   memory.workspace = (shape.tokens * passing + gated) * size + shape.scored_tokens * c.hidden_size * (2 * size + 4) + masks +
-                     (int64_t{16} << 20) + at::get_num_threads() * (int64_t{5} << 20) + trainable.largest_gradient;
+                     (int64_t{16} << 20) + at::get_num_threads() * (int64_t{5} << 20) + gradient;
   memory.resident = resident_bytes(model.device());
   memory.available = available_bytes(model.device());
   return memory;

@@ -1,6 +1,6 @@
 // A gated MLP as one step that keeps nothing of its own: gate and up, which are more than half of what a layer would keep,
-// are made again in the backward pass, some rows at a time, and their gradients take their places. What lives at a time is
-// three [rows, inner] tensors of one layer, where a step for each product would keep two of all rows for every layer and
+// are made again in the backward pass, and their gradients take their places. Both passes take some rows at a time. What lives
+// is three [rows, inner] tensors of one layer, where a step for each product would keep two of all rows for every layer and
 // have six more on their way.
 #include <algorithm>
 
@@ -19,10 +19,14 @@ using Again = std::shared_ptr<Recomputed>;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-at::Tensor times_transposed(const at::Tensor& x, const at::Tensor& w) {
-  at::Tensor y = at::empty({x.size(0), w.size(0)}, x.options());
+// y = x w^T.
+void times_transposed(const at::Tensor& x, const at::Tensor& w, const at::Tensor& y) {
   product_transposed_weight(x.const_data_ptr<float>(), w.const_data_ptr<float>(), x.size(0), w.size(1), w.size(0),
                             y.data_ptr<float>());
+}
+at::Tensor times_transposed(const at::Tensor& x, const at::Tensor& w) {
+  at::Tensor y = at::empty({x.size(0), w.size(0)}, x.options());
+  times_transposed(x, w, y);
   return y;
 }
 
@@ -38,6 +42,16 @@ void over_tokens(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sum
                     sum.data_ptr<float>(), add);
 }
 
+// The rows [0, tokens) in parts of about the same size, at most kMlpRows: body(first, count).
+template <typename Body>
+void each_part(int64_t tokens, const Body& body) {
+  const int64_t parts = std::max<int64_t>(1, (tokens + kMlpRows - 1) / kMlpRows);
+  for (int64_t part = 0; part < parts; ++part) {
+    const int64_t first = tokens * part / parts;
+    body(first, tokens * (part + 1) / parts - first);
+  }
+}
+
 struct OwnGatedMlp : torch::autograd::Function<OwnGatedMlp> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& gate_weight,
                             const at::Tensor& up_weight, const at::Tensor& down_weight, const Again& again) {
@@ -46,9 +60,13 @@ struct OwnGatedMlp : torch::autograd::Function<OwnGatedMlp> {
       again->expect();
       context->saved_data["again"] = hold(again);
     }
-    const at::Tensor gate = times_transposed(x, gate_weight);
-    silu_mul_into(gate, times_transposed(x, up_weight), gate);
-    return times_transposed(gate, down_weight);
+    at::Tensor y = at::empty({x.size(0), down_weight.size(0)}, x.options());
+    each_part(x.size(0), [&](int64_t first, int64_t count) {
+      const at::Tensor rows = x.narrow(0, first, count), gate = times_transposed(rows, gate_weight);
+      silu_mul_into(gate, times_transposed(rows, up_weight), gate);
+      times_transposed(gate, down_weight, y.narrow(0, first, count));
+    });
+    return y;
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
@@ -63,11 +81,9 @@ struct OwnGatedMlp : torch::autograd::Function<OwnGatedMlp> {
     };
     const at::Tensor dx = wanted(0, x), dgate_weight = wanted(1, gate_weight), dup_weight = wanted(2, up_weight);
     const at::Tensor ddown_weight = wanted(3, down_weight);
-    const int64_t tokens = x.size(0), parts = std::max<int64_t>(1, (tokens + kMlpRows - 1) / kMlpRows);
-    for (int64_t part = 0; part < parts; ++part) {
-      const int64_t begin = tokens * part / parts, count = tokens * (part + 1) / parts - begin;
-      const bool add = part > 0;
-      const at::Tensor x_rows = x.narrow(0, begin, count), dy_rows = dy.narrow(0, begin, count);
+    each_part(x.size(0), [&](int64_t first, int64_t count) {
+      const bool add = first > 0;
+      const at::Tensor x_rows = x.narrow(0, first, count), dy_rows = dy.narrow(0, first, count);
       const at::Tensor gate = times_transposed(x_rows, gate_weight), up = times_transposed(x_rows, up_weight);
       const at::Tensor activated = at::empty_like(gate);
       if (ddown_weight.defined()) {
@@ -80,11 +96,11 @@ struct OwnGatedMlp : torch::autograd::Function<OwnGatedMlp> {
       const at::Tensor &dgate = gate, &dup = up;
       if (dgate_weight.defined()) over_tokens(dgate, x_rows, dgate_weight, add);
       if (dup_weight.defined()) over_tokens(dup, x_rows, dup_weight, add);
-      if (!dx.defined()) continue;
-      const at::Tensor dx_rows = dx.narrow(0, begin, count);
+      if (!dx.defined()) return;
+      const at::Tensor dx_rows = dx.narrow(0, first, count);
       times(dgate, gate_weight, dx_rows);
       times(dup, up_weight, dx_rows, /*add=*/true);
-    }
+    });
     return {dx, dgate_weight, dup_weight, ddown_weight, at::Tensor()};
   }
 };

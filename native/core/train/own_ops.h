@@ -15,7 +15,7 @@ at::Tensor own_linear(const at::Tensor& x, const std::shared_ptr<Recomputed>& ag
 at::Tensor own_rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
 at::Tensor own_rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);
 at::Tensor own_silu_mul(const at::Tensor& gate, const at::Tensor& up);
-// Rows that the backward pass of own_gated_mlp takes at a time, at most: of fewer, packing weights for products would show.
+// Rows that own_gated_mlp takes at a time, at most: of fewer, packing weights for products would show.
 constexpr int64_t kMlpRows = 512;
 // x [T, hidden]; gate, up [inner, hidden], down [hidden, inner] -> (silu(x gate^T) * (x up^T)) down^T.
 at::Tensor own_gated_mlp(const at::Tensor& x, const std::shared_ptr<Recomputed>& again, const at::Tensor& gate,

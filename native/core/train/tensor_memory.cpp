@@ -5,6 +5,7 @@
 #include <iterator>
 #include <map>
 #include <mutex>
+#include <new>
 #include <set>
 #include <unordered_map>
 #include <utility>
@@ -22,8 +23,6 @@ constexpr size_t kLeast = size_t{256} << 10, kRound = size_t{64} << 10;
 // Mapped memory that nobody uses. Neighbours are one range, whatever calls mapped them.
 class FreeRanges {
  public:
-  size_t bytes() const { return bytes_; }
-
   void add(char* begin, size_t bytes) {
     bytes_ += bytes;
     auto next = by_address_.lower_bound(begin);
@@ -100,6 +99,7 @@ class KeepingAllocator final : public c10::Allocator {
   void begin() {
     const std::lock_guard lock(mutex_);
     if (users_++ > 0) return;
+    peak_ = in_use_;
     before_ = c10::GetCPUAllocator();
     c10::SetCPUAllocator(this);
   }
@@ -108,7 +108,6 @@ class KeepingAllocator final : public c10::Allocator {
     if (--users_ > 0) return;
     c10::SetCPUAllocator(before_);
     free_.shrink(0);
-    peak_ = in_use_;
   }
 
  private:
@@ -119,12 +118,21 @@ class KeepingAllocator final : public c10::Allocator {
     if (block == nullptr) {
       // Without some room, ranges that are too small would be unmapped and mapped again all the time.
       free_.shrink(peak + peak / 32 - needed);
-      block = static_cast<char*>(map_huge_pages(bytes));
+      block = map(bytes);
     }
     used_.emplace(block, bytes);
     in_use_ = needed;
     peak_ = peak;
     return block;
+  }
+
+  char* map(size_t bytes) {
+    try {
+      return static_cast<char*>(map_huge_pages(bytes));
+    } catch (const std::bad_alloc&) {
+      free_.shrink(0);
+      return static_cast<char*>(map_huge_pages(bytes));
+    }
   }
 
   void give_back(void* block) {
