@@ -5,8 +5,11 @@ import { StepwardError } from '../errors.js';
 import type { TrainerLike, TrainingMemory } from '../native/types.js';
 import type { PlannedStep, StepPlan } from './steps.js';
 
-/** Tokens of a micro-batch on the CPU and on a GPU where memory allows: more gains next to nothing. */
+/** Tokens of a micro-batch on the CPU and on a GPU where memory allows: more gains next to nothing, unless it cuts trees. */
 const PLENTY = { cpu: 2048, cuda: 16384 };
+/** As many times that where a tree would be cut, and a share of tokens that is worth doubling it: its trunk is repeated. */
+const MOST_TIMES = 16;
+const WORTH_DOUBLING = 0.9;
 /** Fewer tokens than these make products slow; below them layers rather run again. */
 const FEW = 512;
 /** Of what is free, some is left for others. */
@@ -86,7 +89,7 @@ export async function planMemory(
 ): Promise<MemoryPlan> {
   const estimate = (budget: number, checkpointLayers: boolean): Promise<TrainingMemory> =>
     trainer.memory({ ...largest(budget), checkpointLayers });
-  const first = wishes.microBatchTokens === 'auto' ? plentyOf(device) : wishes.microBatchTokens;
+  const first = wishes.microBatchTokens === 'auto' ? plentyOf(device, largest) : wishes.microBatchTokens;
   const modes = wishes.checkpointLayers === 'auto' ? [false, true] : [wishes.checkpointLayers === 'on'];
   for (const checkpointLayers of modes) {
     for (let tokens = first; ; tokens = Math.ceil(tokens / 2)) {
@@ -119,8 +122,13 @@ export async function planMemory(
   );
 }
 
-function plentyOf(device: string): number {
-  return device.startsWith('cuda') ? PLENTY.cuda : PLENTY.cpu;
+function plentyOf(device: string, largest: LargestBatch): number {
+  const plenty = device.startsWith('cuda') ? PLENTY.cuda : PLENTY.cpu;
+  let tokens = plenty;
+  while (tokens < MOST_TIMES * plenty && largest(2 * tokens).stepTokens < WORTH_DOUBLING * largest(tokens).stepTokens) {
+    tokens *= 2;
+  }
+  return tokens;
 }
 
 /** Tokens of the largest item: it is computed whole, however small micro-batches should be. */

@@ -40,6 +40,23 @@ describe('planMemory', () => {
     expect(await planMemory(trainerWith(-1), auto, 'cuda:0', largest)).toMatchObject({ microBatchTokens: 16384 });
   });
 
+  it('takes more where trees would be cut, whose trunks are then computed again and again', async () => {
+    const cutBelow =
+      (whole: number): LargestBatch =>
+      (budget) => ({ ...largest(budget), stepTokens: Math.max(whole, (whole * whole) / budget) });
+    for (const [whole, taken] of [
+      [1000, 2048],
+      [5000, 8192],
+      [1e6, 32768],
+    ] as const) {
+      expect(await planMemory(trainerWith(-1), auto, 'cpu', cutBelow(whole))).toMatchObject({
+        microBatchTokens: taken,
+      });
+    }
+    // Not where there is no room for it.
+    expect(await planMemory(trainerWith(3000), auto, 'cpu', cutBelow(5000))).toMatchObject({ microBatchTokens: 2048 });
+  });
+
   it('halves micro-batches before it lets layers run again', async () => {
     // 200 resident + 0.9 * 1200 = 1280 MiB: 250 + 1024 fits.
     expect(await planMemory(trainerWith(1200), auto, 'cpu', largest)).toMatchObject({
