@@ -16,7 +16,7 @@ at::Tensor own_rms_norm(const at::Tensor& x, const at::Tensor& weight, double ep
 at::Tensor own_rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);
 at::Tensor own_silu_mul(const at::Tensor& gate, const at::Tensor& up);
 // Rows that own_gated_mlp takes at a time, at most: of fewer, packing weights for products would show.
-constexpr int64_t kMlpRows = 512;
+constexpr int64_t kMlpRows = 640;
 // x [T, hidden]; gate, up [inner, hidden], down [hidden, inner] -> (silu(x gate^T) * (x up^T)) down^T.
 at::Tensor own_gated_mlp(const at::Tensor& x, const std::shared_ptr<Recomputed>& again, const at::Tensor& gate,
                          const at::Tensor& up, const at::Tensor& down);
