@@ -167,9 +167,7 @@ at::Tensor Model::layer(int64_t i, const at::Tensor& x, const at::Tensor& cos, c
 }
 
 at::Tensor Model::mlp(const LayerWeights& w, const LinearInput& x) const {
-  const auto plain = [](const Linear& linear) { return !linear.bias.defined() && !linear.lora; };
-  if (has_own_kernels(x.value) && plain(w.gate) && plain(w.up) && plain(w.down))
-    return gated_mlp(x, w.gate.weight, w.up.weight, w.down.weight);
+  if (has_own_kernels(x.value) && has_plain_mlp(w)) return gated_mlp(x, w.gate.weight, w.up.weight, w.down.weight);
   return apply(w.down, gated_input(apply(w.gate, x), apply(w.up, x)));
 }
 

@@ -5,7 +5,6 @@
 #include <cmath>
 #include <limits>
 
-#include "kernels/segment_attention.h"
 #include "stepward/error.h"
 
 namespace stepward {

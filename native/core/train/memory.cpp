@@ -52,9 +52,8 @@ int64_t cgroup_room() {
 
 // Whether gate and up are made again in the backward pass, in every layer; see Model::mlp.
 bool remakes_gate(const Model& model) {
-  const auto adapted = [](const LayerWeights& w) { return w.gate.lora || w.up.lora || w.down.lora; };
-  return has_own_kernels(model.embedding()) && !model.config().mlp_bias &&
-         std::none_of(model.layers().begin(), model.layers().end(), adapted);
+  return has_own_kernels(model.embedding()) &&
+         std::all_of(model.layers().begin(), model.layers().end(), has_plain_mlp);
 }
 
 // Values that a layer keeps for the backward pass, for each token.

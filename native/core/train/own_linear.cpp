@@ -4,7 +4,7 @@
 
 #include "core/train/held.h"
 #include "core/train/own_ops.h"
-#include "core/train/products.h"
+#include "core/train/tensor_products.h"
 
 namespace stepward {
 namespace {
@@ -17,8 +17,7 @@ struct OwnLinear : torch::autograd::Function<OwnLinear> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
                             const Again& again) {
     at::Tensor y = at::empty({x.size(0), weight.size(0)}, x.options());
-    product_transposed_weight(x.const_data_ptr<float>(), weight.const_data_ptr<float>(), x.size(0), x.size(1),
-                              weight.size(0), y.data_ptr<float>());
+    times_transposed(x, weight, y);
     // x is for the weight's gradient alone.
     const bool reads_x = weight.requires_grad();
     context->save_for_backward({weight, reads_x && !again ? x : at::Tensor()});
@@ -32,18 +31,16 @@ struct OwnLinear : torch::autograd::Function<OwnLinear> {
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     const auto saved = context->get_saved_variables();
     const at::Tensor &weight = saved[0], dy = gradients[0].contiguous();
-    const int64_t tokens = dy.size(0), out = weight.size(0), in = weight.size(1);
     at::Tensor dx, dweight;
     if (context->needs_input_grad(0)) {
-      dx = at::empty({tokens, in}, dy.options());
-      product(dy.const_data_ptr<float>(), weight.const_data_ptr<float>(), tokens, out, in, dx.data_ptr<float>());
+      dx = at::empty({dy.size(0), weight.size(1)}, dy.options());
+      times(dy, weight, dx);
     }
     if (context->needs_input_grad(1)) {
       const auto again = context->saved_data.find("again");
       const at::Tensor x = again == context->saved_data.end() ? saved[1] : held<Again>(again->second)->take();
-      dweight = at::empty({out, in}, dy.options());
-      product_over_rows(dy.const_data_ptr<float>(), x.const_data_ptr<float>(), tokens, out, in,
-                        dweight.data_ptr<float>());
+      dweight = at::empty(weight.sizes(), dy.options());
+      over_tokens(dy, x, dweight);
     }
     return {dx, dweight, at::Tensor()};
   }

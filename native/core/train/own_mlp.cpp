@@ -10,7 +10,7 @@
 
 #include "core/train/held.h"
 #include "core/train/own_ops.h"
-#include "core/train/products.h"
+#include "core/train/tensor_products.h"
 
 namespace stepward {
 namespace {
@@ -19,27 +19,10 @@ using Again = std::shared_ptr<Recomputed>;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// y = x w^T.
-void times_transposed(const at::Tensor& x, const at::Tensor& w, const at::Tensor& y) {
-  product_transposed_weight(x.const_data_ptr<float>(), w.const_data_ptr<float>(), x.size(0), w.size(1), w.size(0),
-                            y.data_ptr<float>());
-}
-at::Tensor times_transposed(const at::Tensor& x, const at::Tensor& w) {
+at::Tensor projected(const at::Tensor& x, const at::Tensor& w) {
   at::Tensor y = at::empty({x.size(0), w.size(0)}, x.options());
   times_transposed(x, w, y);
   return y;
-}
-
-// y = x w, or y += x w.
-void times(const at::Tensor& x, const at::Tensor& w, const at::Tensor& y, bool add = false) {
-  product(x.const_data_ptr<float>(), w.const_data_ptr<float>(), x.size(0), w.size(0), w.size(1), y.data_ptr<float>(),
-          add);
-}
-
-// sum = x^T y, or sum += x^T y: over tokens.
-void over_tokens(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sum, bool add) {
-  product_over_rows(x.const_data_ptr<float>(), y.const_data_ptr<float>(), x.size(0), x.size(1), y.size(1),
-                    sum.data_ptr<float>(), add);
 }
 
 // The rows [0, tokens) in parts of about the same size, at most kMlpRows: body(first, count).
@@ -62,8 +45,8 @@ struct OwnGatedMlp : torch::autograd::Function<OwnGatedMlp> {
     }
     at::Tensor y = at::empty({x.size(0), down_weight.size(0)}, x.options());
     each_part(x.size(0), [&](int64_t first, int64_t count) {
-      const at::Tensor rows = x.narrow(0, first, count), gate = times_transposed(rows, gate_weight);
-      silu_mul_into(gate, times_transposed(rows, up_weight), gate);
+      const at::Tensor rows = x.narrow(0, first, count), gate = projected(rows, gate_weight);
+      silu_mul_into(gate, projected(rows, up_weight), gate);
       times_transposed(gate, down_weight, y.narrow(0, first, count));
     });
     return y;
@@ -84,7 +67,7 @@ struct OwnGatedMlp : torch::autograd::Function<OwnGatedMlp> {
     each_part(x.size(0), [&](int64_t first, int64_t count) {
       const bool add = first > 0;
       const at::Tensor x_rows = x.narrow(0, first, count), dy_rows = dy.narrow(0, first, count);
-      const at::Tensor gate = times_transposed(x_rows, gate_weight), up = times_transposed(x_rows, up_weight);
+      const at::Tensor gate = projected(x_rows, gate_weight), up = projected(x_rows, up_weight);
       const at::Tensor activated = at::empty_like(gate);
       if (ddown_weight.defined()) {
         silu_mul_into(gate, up, activated);

@@ -45,6 +45,12 @@ struct LayerWeights {
   Linear gate, up, down;
 };
 
+// Whether a layer's MLP is three bare products: no biases, no adapters.
+inline bool has_plain_mlp(const LayerWeights& w) {
+  const auto plain = [](const Linear& linear) { return !linear.bias.defined() && !linear.lora; };
+  return plain(w.gate) && plain(w.up) && plain(w.down);
+}
+
 // Attention of one layer: q [T, num_heads, head_dim], k and v [T, num_kv_heads, head_dim], all after RoPE ->
 // [T, num_heads * head_dim].
 using Attention =
