@@ -206,7 +206,8 @@ Napi::Value training_memory(const Napi::CallbackInfo& info) {
   const Field field(info[1], "shape");
   constexpr int64_t kMost = int64_t{1} << 40;
   const MicroBatchShape shape{field["tokens"].integer(0, kMost), field["scoredTokens"].integer(0, kMost),
-                              field["stepTokens"].integer(0, kMost), field["checkpointLayers"].boolean()};
+                              field["pathTokens"].integer(0, kMost), field["stepTokens"].integer(0, kMost),
+                              field["checkpointLayers"].boolean()};
   return submit(
       info, nullptr, false, [shape](Trainer& trainer) { return trainer.memory(shape); },
       [](Napi::Env env, const TrainingMemory& memory) {

@@ -118,9 +118,15 @@ at::Tensor ForestAttention::operator()(int64_t layer, const at::Tensor& q, const
     const int64_t window = config_.window[layer] >= batch.longest ? 0 : config_.window[layer];
     const auto mask = batch.masks.find(window);
     const bool masked = mask != batch.masks.end();
-    const at::Tensor out = at::scaled_dot_product_attention(
-        padded(q), padded(k), padded(v), masked ? std::optional(mask->second) : std::nullopt, 0.0, !masked,
-        std::nullopt, config_.num_heads != config_.num_kv_heads);
+    // With a mask, a GPU has none but a slow kernel for grouped heads: there every query head gets its own.
+    const int64_t group = config_.num_heads / config_.num_kv_heads;
+    const bool repeats = group > 1 && masked && q.is_cuda();
+    const auto grouped = [&](const at::Tensor& x) {
+      return repeats ? padded(x).repeat_interleave(group, 1) : padded(x);
+    };
+    const at::Tensor out = at::scaled_dot_product_attention(padded(q), grouped(k), grouped(v),
+                                                            masked ? std::optional(mask->second) : std::nullopt, 0.0,
+                                                            !masked, std::nullopt, group > 1 && !repeats);
     outputs.push_back(out.transpose(1, 2).reshape({batch.trees * batch.length, -1}));
   }
   const at::Tensor all = outputs.size() == 1 ? outputs[0] : at::cat(outputs, 0);

@@ -13,6 +13,7 @@
 #include "core/train/attention_plan.h"
 #include "core/train/checkpoint.h"
 #include "core/train/ops.h"
+#include "core/train/varlen_attention.h"
 #include "stepward/cpu_features.h"
 #include "stepward/error.h"
 
@@ -201,6 +202,13 @@ at::Tensor Model::forward(const Forest& forest, const PackedForest& packed) cons
     return forward(tokens, positions,
                    [this, plan](int64_t i, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
                      return tree_attention(plan, q, k, v, config_.window[i]);
+                   });
+  }
+  if (has_varlen_attention(embedding_, config_.head_dim)) {
+    const VarlenAttention varlen(plan_attention(forest, packed), device());
+    return forward(tokens, positions,
+                   [this, varlen](int64_t i, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+                     return varlen(q, k, v, config_.window[i]);
                    });
   }
   const auto masked = std::make_shared<const ForestAttention>(forest, packed, config_, device(), dtype());

@@ -108,24 +108,6 @@ void compare(const Forest& forest, const Shape& s, const Operands& o, const Resu
   expect_close(got.dv, dv, "dv ");
 }
 
-// A long trunk in pieces with branches off its middle, an empty root, and small random trees.
-Forest mixed_forest(uint32_t seed) {
-  std::mt19937 random(seed);
-  Forest forest = testing::random_forest(random, 2, 6);
-  const auto add = [&](int32_t parent, int length) {
-    for (int i = 0; i < length; ++i) forest.tokens.push_back(static_cast<int32_t>(random() % 61));
-    forest.offsets.push_back(static_cast<int32_t>(forest.tokens.size()));
-    forest.parents.push_back(parent);
-    return static_cast<int32_t>(forest.parents.size()) - 1;
-  };
-  const int32_t root = add(-1, 0), first = add(root, 40), second = add(first, 300), third = add(second, 33);
-  add(second, 20);
-  add(first, 70);
-  add(third, 1);
-  add(root, 5);
-  return forest;
-}
-
 class TreeAttentionTest : public ::testing::TestWithParam<kernels::Isa> {
  protected:
   void SetUp() override { ASSERT_TRUE(kernels::use_isa(kernels::isa_name(GetParam()))); }
@@ -134,7 +116,7 @@ class TreeAttentionTest : public ::testing::TestWithParam<kernels::Isa> {
 
 TEST_P(TreeAttentionTest, EqualsSoftmaxOverEveryPath) {
   for (const Shape& s : {Shape{4, 2, 16, 0}, {3, 1, 40, 0}, {2, 2, 8, 25}, {9, 3, 64, 100}}) {
-    const Forest forest = mixed_forest(static_cast<uint32_t>(s.dim));
+    const Forest forest = testing::mixed_forest(static_cast<uint32_t>(s.dim));
     const Operands o = random_operands(forest.num_tokens(), s, 5);
     compare(forest, s, o, attend(forest, s, o, 2));
     if (HasFatalFailure()) return;
@@ -143,7 +125,7 @@ TEST_P(TreeAttentionTest, EqualsSoftmaxOverEveryPath) {
 
 TEST_P(TreeAttentionTest, ATreeIsTheSameAloneAndBesideOthersWhateverTheThreads) {
   const Shape s{6, 2, 16, 0};
-  const Forest forest = mixed_forest(3);
+  const Forest forest = testing::mixed_forest(3);
   const Operands o = random_operands(forest.num_tokens(), s, 6);
   const Results all = attend(forest, s, o, 2), single = attend(forest, s, o, 1);
   EXPECT_EQ(std::memcmp(all.dk.data(), single.dk.data(), all.dk.size() * sizeof(float)), 0);

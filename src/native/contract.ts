@@ -238,6 +238,8 @@ export interface MicroBatchShape {
   tokens: number;
   /** Of its completions. */
   scoredTokens: number;
+  /** Of the paths from its roots to all its leaves: a shared token counts once for each. */
+  pathTokens: number;
   /** Of all micro-batches of an optimiser step. */
   stepTokens: number;
   checkpointLayers: boolean;

@@ -2,7 +2,7 @@
 // before anything is computed.
 
 import { StepwardError } from '../errors.js';
-import type { TrainerLike, TrainingMemory } from '../native/types.js';
+import type { ForestData, MicroBatchShape, TrainerLike, TrainingMemory } from '../native/types.js';
 import type { PlannedStep, StepPlan } from './steps.js';
 
 /** Tokens of a micro-batch on the CPU and on a GPU where memory allows: more gains next to nothing, unless it cuts trees. */
@@ -28,10 +28,7 @@ export interface MemoryWishes {
 }
 
 /** A micro-batch as far as memory goes. */
-export interface PackedSize {
-  tokens: number;
-  scoredTokens: number;
-}
+export type PackedSize = Pick<MicroBatchShape, 'tokens' | 'scoredTokens' | 'pathTokens'>;
 
 /** The largest micro-batch of the data under a budget of tokens, and the most tokens of an optimiser step. */
 export type LargestBatch = (budget: number) => PackedSize & { stepTokens: number };
@@ -66,18 +63,31 @@ export function largestBatchOf(
   return (budget) => {
     const found = known.get(budget);
     if (found) return found;
-    const largest = { tokens: 0, scoredTokens: 0, stepTokens: 0 };
+    const largest = { tokens: 0, scoredTokens: 0, pathTokens: 0, stepTokens: 0 };
     for (const { step } of sampled) {
       const batches = pack(step, budget);
       const stepTokens = batches.reduce((sum, { tokens }) => sum + tokens, 0);
       largest.stepTokens = Math.max(largest.stepTokens, stepTokens);
-      for (const { tokens, scoredTokens } of batches) {
-        if (tokens > largest.tokens) Object.assign(largest, { tokens, scoredTokens });
+      for (const size of batches) {
+        if (size.tokens > largest.tokens) Object.assign(largest, size);
       }
     }
     known.set(budget, largest);
     return largest;
   };
+}
+
+export function sizeOfForest({ tokens, offsets, parents }: ForestData): Pick<PackedSize, 'tokens' | 'pathTokens'> {
+  const isParent = new Set(parents);
+  const ends: number[] = [];
+  let pathTokens = 0;
+  for (const [segment, parent] of parents.entries()) {
+    const length = (offsets[segment + 1] as number) - (offsets[segment] as number);
+    const end = (parent < 0 ? 0 : (ends[parent] as number)) + length;
+    ends.push(end);
+    if (!isParent.has(segment)) pathTokens += end;
+  }
+  return { tokens: tokens.length, pathTokens };
 }
 
 /** Throws OUT_OF_MEMORY where nothing that was wished for fits. */

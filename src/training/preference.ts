@@ -6,7 +6,7 @@ import type { EngineLike, PreferenceBatch, TrainerLike } from '../native/types.j
 import { pairRecord } from './failure.js';
 import { usesReference } from './losses/pair-loss.js';
 import { lossStep } from './losses/step.js';
-import { largestBatchOf, type PackedSize } from './memory.js';
+import { largestBatchOf, type PackedSize, sizeOfForest } from './memory.js';
 import { PreferenceMeter } from './metrics.js';
 import { type ResolvedPreference, resolvePreference } from './options.js';
 import { sharingCost } from './packing/cost.js';
@@ -180,10 +180,10 @@ function lossBatch(
 }
 
 function sizeOf({ packed: { forest, completionSegments } }: PairBatch): PackedSize {
-  const { offsets, tokens } = forest;
+  const { offsets } = forest;
   const scored = [...new Set(completionSegments)];
   const length = (segment: number): number => (offsets[segment + 1] as number) - (offsets[segment] as number);
-  return { tokens: tokens.length, scoredTokens: scored.reduce((sum, segment) => sum + length(segment), 0) };
+  return { ...sizeOfForest(forest), scoredTokens: scored.reduce((sum, segment) => sum + length(segment), 0) };
 }
 
 /** `logprobs`: [C] that this trainer gave for the batch; undefined: they are computed. */

@@ -5,7 +5,7 @@ import { exampleLength } from '../data/length.js';
 import { StepwardError } from '../errors.js';
 import type { EngineLike, ForestData, TrainerLike } from '../native/types.js';
 import { exampleRecord } from './failure.js';
-import { largestBatchOf, type PackedSize } from './memory.js';
+import { largestBatchOf, type PackedSize, sizeOfForest } from './memory.js';
 import { TokenMeter } from './metrics.js';
 import { resolveOptimizer } from './options.js';
 import { packStep } from './packing/batches.js';
@@ -119,12 +119,13 @@ export async function trainSft(
   );
 }
 
-function sizeOf({ forest: { offsets, tokens }, segmentWeight }: ExampleBatch): PackedSize {
+function sizeOf({ forest, segmentWeight }: ExampleBatch): PackedSize {
+  const { offsets } = forest;
   const scored = segmentWeight.reduce(
     (sum, weight, s) => sum + (weight === 0 ? 0 : (offsets[s + 1] as number) - (offsets[s] as number)),
     0,
   );
-  return { tokens: tokens.length, scoredTokens: scored };
+  return { ...sizeOfForest(forest), scoredTokens: scored };
 }
 
 /** Weighted tokens that carry loss. Nothing predicts the first token of a tree, so it never does. */

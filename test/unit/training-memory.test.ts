@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { MicroBatchShape, TrainerLike, TrainingMemory } from '../../src/native/types.js';
-import { type LargestBatch, largestBatchOf, planMemory } from '../../src/training/memory.js';
+import { type LargestBatch, largestBatchOf, planMemory, sizeOfForest } from '../../src/training/memory.js';
 import type { PlannedStep } from '../../src/training/steps.js';
 
 const MIB = 2 ** 20;
@@ -27,7 +27,7 @@ function trainerWith(availableMiB: number): TrainerLike & { on?: boolean; asked:
 /** Much data in pieces of 100 tokens, half of them scored. */
 const largest: LargestBatch = (budget) => {
   const tokens = Math.max(100, Math.min(10_000, budget));
-  return { tokens, scoredTokens: tokens / 2, stepTokens: 2 * tokens };
+  return { tokens, scoredTokens: tokens / 2, pathTokens: 3 * tokens, stepTokens: 2 * tokens };
 };
 const auto = { microBatchTokens: 'auto', checkpointLayers: 'auto' } as const;
 
@@ -36,7 +36,13 @@ describe('planMemory', () => {
     const trainer = trainerWith(100_000);
     const plan = await planMemory(trainer, auto, 'cpu', largest);
     expect(plan).toEqual({ microBatchTokens: 2048, checkpointLayers: false, estimatedBytes: 2298 * MIB });
-    expect(trainer.asked[0]).toEqual({ tokens: 2048, scoredTokens: 1024, stepTokens: 4096, checkpointLayers: false });
+    expect(trainer.asked[0]).toEqual({
+      tokens: 2048,
+      scoredTokens: 1024,
+      pathTokens: 6144,
+      stepTokens: 4096,
+      checkpointLayers: false,
+    });
     expect(await planMemory(trainerWith(-1), auto, 'cuda:0', largest)).toMatchObject({ microBatchTokens: 16384 });
   });
 
@@ -78,7 +84,9 @@ describe('planMemory', () => {
       microBatchTokens: 64,
       checkpointLayers: false,
     });
-    expect(trainer.asked).toEqual([{ tokens: 100, scoredTokens: 50, stepTokens: 200, checkpointLayers: false }]);
+    expect(trainer.asked).toEqual([
+      { tokens: 100, scoredTokens: 50, pathTokens: 300, stepTokens: 200, checkpointLayers: false },
+    ]);
     expect(trainer.on).toBe(false);
   });
 
@@ -115,14 +123,24 @@ describe('largestBatchOf', () => {
       ({ index }, budget) => {
         packed.push(index);
         return [
-          { tokens: Math.min(budget, index), scoredTokens: 1 },
-          { tokens: index === 3 ? 50 : 2, scoredTokens: 3 },
+          { tokens: Math.min(budget, index), scoredTokens: 1, pathTokens: 9 },
+          { tokens: index === 3 ? 50 : 2, scoredTokens: 3, pathTokens: 7 },
         ];
       },
     );
-    expect(of(1000)).toEqual({ tokens: 50, scoredTokens: 3, stepTokens: 53 });
+    expect(of(1000)).toEqual({ tokens: 50, scoredTokens: 3, pathTokens: 7, stepTokens: 53 });
     // The sixteen with the most tokens, and those with the longest item: step 3 and again the largest.
     expect(packed.toSorted((a, b) => a - b)).toEqual([3, ...Array.from({ length: 16 }, (_, i) => 14 + i)]);
-    expect(of(7)).toEqual({ tokens: 50, scoredTokens: 3, stepTokens: 53 });
+    expect(of(7)).toEqual({ tokens: 50, scoredTokens: 3, pathTokens: 7, stepTokens: 53 });
+  });
+});
+
+describe('sizeOfForest', () => {
+  it('counts shared tokens once, and once for each path', () => {
+    // A prompt of 5, a step of 3 and its sibling of 2, after the step two more of 1 and 4; and a tree of 6.
+    const offsets = Int32Array.of(0, 5, 8, 10, 11, 15, 21);
+    const parents = Int32Array.of(-1, 0, 0, 1, 1, -1);
+    const size = sizeOfForest({ tokens: new Int32Array(21), offsets, parents });
+    expect(size).toEqual({ tokens: 21, pathTokens: 7 + 9 + 12 + 6 });
   });
 });

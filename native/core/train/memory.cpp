@@ -10,6 +10,7 @@
 
 #include "core/train/ops.h"
 #include "core/train/own_ops.h"
+#include "core/train/varlen_attention.h"
 
 #ifdef STEPWARD_CUDA
 #include <cuda_runtime_api.h>
@@ -125,8 +126,15 @@ TrainingMemory training_memory(const Model& model, const TrainableBytes& trainab
   const int64_t gated = 3 * c.intermediate_size * (remakes_gate(model) ? std::min(shape.tokens, kMlpRows) : shape.tokens);
   const bool mlp = remakes_gate(model) && model.layers().back().gate.weight.requires_grad();
   const int64_t gradient = std::max(trainable.largest_gradient, mlp ? 3 * c.intermediate_size * c.hidden_size * size : 0);
-  const int64_t masks = own ? 0 : shape.tokens * shape.tokens * size;
-  memory.workspace = (shape.tokens * passing + gated) * size + shape.scored_tokens * c.hidden_size * (2 * size + 4) + masks +
+  // Attention: keys and values of every path and their gradients, which flash attention first makes for each query head,
+  // and a float32 sum of the queries'; or a mask.
+  int64_t attention = 0;
+  if (has_varlen_attention(model.embedding(), c.head_dim)) {
+    attention = shape.path_tokens * (4 * kv + (q == kv ? 0 : 2 * q)) * size + shape.tokens * q * 4;
+  } else if (!own) {
+    attention = shape.tokens * shape.tokens * size;
+  }
+  memory.workspace = (shape.tokens * passing + gated) * size + shape.scored_tokens * c.hidden_size * (2 * size + 4) + attention +
                      (int64_t{16} << 20) + at::get_num_threads() * (int64_t{5} << 20) + gradient;
   memory.resident = resident_bytes(model.device());
   memory.available = available_bytes(model.device());

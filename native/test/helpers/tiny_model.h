@@ -67,6 +67,24 @@ inline Forest random_forest(std::mt19937& random, int trees, int segments, int v
   return forest;
 }
 
+// A long trunk in pieces with branches off its middle, an empty root, and small random trees.
+inline Forest mixed_forest(uint32_t seed) {
+  std::mt19937 random(seed);
+  Forest forest = random_forest(random, 2, 6);
+  const auto add = [&](int32_t parent, int length) {
+    for (int i = 0; i < length; ++i) forest.tokens.push_back(static_cast<int32_t>(random() % 61));
+    forest.offsets.push_back(static_cast<int32_t>(forest.tokens.size()));
+    forest.parents.push_back(parent);
+    return static_cast<int32_t>(forest.parents.size()) - 1;
+  };
+  const int32_t root = add(-1, 0), first = add(root, 40), second = add(first, 300), third = add(second, 33);
+  add(second, 20);
+  add(first, 70);
+  add(third, 1);
+  add(root, 5);
+  return forest;
+}
+
 // A forest of one chain.
 inline Forest chain(const std::vector<int32_t>& tokens) {
   Forest forest;
