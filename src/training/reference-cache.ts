@@ -1,5 +1,5 @@
-// Reference log-probs on disk, kept from one training to the next: [C] float64 for each micro-batch that was computed, under
-// a key of all that decides their bits. A file only grows, a record at a time and each by one write, so trainings may run
+// Reference log-probs on disk, kept from one training to the next: [C] float64 for each tree, or micro-batch, that was
+// computed, under a key of all that decides their bits. A file only grows, a record at a time and each by one write, so trainings may run
 // side by side, and a record that was cut off or damaged is skipped.
 
 import { createHash } from 'node:crypto';
@@ -99,10 +99,7 @@ function digestOf(key: Buffer, values: Buffer): Buffer {
   return createHash('sha256').update(key).update(values).digest().subarray(0, DIGEST_BYTES);
 }
 
-/**
- * Key of a micro-batch: its whole forest and its completions, since the sums of a tree may depend in their last bits on what
- * stands beside it.
- */
+/** Key of a micro-batch, or of a part of one: its whole forest and its completions. */
 export function forestKey({ forest, completionOffsets, completionSegments }: Completions): string {
   const hash = createHash('sha256');
   for (const part of [forest.tokens, forest.offsets, forest.parents, completionOffsets, completionSegments]) {

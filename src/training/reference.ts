@@ -2,10 +2,11 @@
 // from disk. Later epochs pack the pairs differently and read them by pair.
 
 import { StepwardError } from '../errors.js';
-import type { EngineLike, TrainerLike } from '../native/types.js';
+import type { Completions, EngineLike, TrainerLike } from '../native/types.js';
 import { adapterHash } from './adapter-hash.js';
 import { nameOf, type Pair, type PairBatch } from './pairs.js';
 import { forestKey, ReferenceCache } from './reference-cache.js';
+import { joinParts, type ReferencePart, treeParts, wholePart } from './reference-parts.js';
 import type { ReferenceCacheOptions } from './types.js';
 
 /** Reference log-probs by pair, natural, summed over the tokens of a side. NaN until they are stored. */
@@ -51,13 +52,19 @@ export class ReferenceModel {
   readonly #trainer: TrainerLike;
   readonly #cache: ReferenceCache | undefined;
   readonly #dispose: boolean;
+  readonly #treesAlone: boolean;
   computedTokens = 0;
   cachedTokens = 0;
 
-  private constructor(trainer: TrainerLike, dispose: boolean, cache: ReferenceCache | undefined) {
+  /**
+   * `treesAlone`: a tree's log-probs are the same bits whatever is computed beside it, and so kept tree by tree. Elsewhere the
+   * last bits of a sum depend on the micro-batch, which is kept as a whole.
+   */
+  private constructor(trainer: TrainerLike, dispose: boolean, cache: ReferenceCache | undefined, treesAlone: boolean) {
     this.#trainer = trainer;
     this.#dispose = dispose;
     this.#cache = cache;
+    this.#treesAlone = treesAlone;
   }
 
   /**
@@ -88,29 +95,47 @@ export class ReferenceModel {
         )
       : undefined;
     const own = other ? await other.createTrainer({ optimizer: 'sgd' }) : trainer;
-    return new ReferenceModel(own, other !== undefined, cache);
+    const treesAlone = cache !== undefined && device === 'cpu' && dtype === 'float32';
+    return new ReferenceModel(own, other !== undefined, cache, treesAlone);
   }
 
   /** [C]. Throws NUMERICAL naming pair and side where one is not finite; none of the batch is then kept on disk. */
   async logprobs(batch: PairBatch, signal: AbortSignal | undefined): Promise<ArrayLike<number>> {
-    const { packed } = batch;
-    const key = this.#cache ? forestKey(packed) : '';
-    const found = this.#cache?.get(key, packed.completionOffsets.length - 1);
-    if (found) {
-      this.cachedTokens += packed.forest.tokens.length;
-      return found;
+    const parts = this.#treesAlone ? treeParts(batch.packed) : [wholePart(batch.packed)];
+    const known = parts.map(({ packed, completions }) => this.#cache?.get(forestKey(packed), completions.length));
+    const missing = parts.filter((_, i) => !known[i]);
+    const computed = await this.#compute(joinParts(missing), signal);
+    this.cachedTokens += batch.packed.forest.tokens.length - tokensOf(missing);
+
+    const logprobs = new Float64Array(batch.packed.completionOffsets.length - 1);
+    let next = 0;
+    for (const [i, { completions }] of parts.entries()) {
+      const values = known[i];
+      for (const [k, c] of completions.entries()) logprobs[c] = (values ? values[k] : computed[next++]) as number;
     }
-    const values = await this.#trainer.referenceLogprobs(packed, signal);
-    this.computedTokens += packed.forest.tokens.length;
-    checkFinite(batch, values);
-    this.#cache?.put(key, values);
-    return values;
+    checkFinite(batch, logprobs);
+    for (const { packed, completions } of missing) {
+      this.#cache?.put(
+        forestKey(packed),
+        completions.map((c) => logprobs[c] as number),
+      );
+    }
+    return logprobs;
+  }
+
+  async #compute(packed: Completions, signal: AbortSignal | undefined): Promise<ArrayLike<number>> {
+    const tokens = packed.forest.tokens.length;
+    this.computedTokens += tokens;
+    return tokens > 0 ? this.#trainer.referenceLogprobs(packed, signal) : [];
   }
 
   async dispose(): Promise<void> {
     if (this.#dispose) await this.#trainer.dispose();
   }
 }
+
+const tokensOf = (parts: ReferencePart[]): number =>
+  parts.reduce((sum, { packed }) => sum + packed.forest.tokens.length, 0);
 
 function checkFinite({ members, packed }: PairBatch, logprobs: ArrayLike<number>): void {
   for (const [p, pair] of members.entries()) {

@@ -87,13 +87,18 @@ describe('a training', () => {
     steps: [{ chosenIds: [3, 4], rejected: [{ ids: [15, 23, i] }] }],
   }));
 
-  async function train(directory: string | undefined, own: Partial<TrainingHooks> = {}, scale = 1) {
-    const { engine, trainer } = fakeTrainerEngine(0.5, scale);
+  async function train(
+    directory: string | undefined,
+    own: Partial<TrainingHooks> = {},
+    { batchSize = 2, device = 'cpu', data = trees } = {},
+  ) {
+    const { engine, trainer } = fakeTrainerEngine(0.5);
+    engine.info.device = device;
     const steps: StepMetrics[] = [];
     const summary = await trainPreference(
       engine,
-      trees,
-      { batchSize: 2, epochs: 2 },
+      data,
+      { batchSize, epochs: 2 },
       {
         ...(directory !== undefined && { referenceCache: { directory, machine: 'here' } }),
         onStep: (metrics) => steps.push(withoutTimes(metrics)),
@@ -115,6 +120,32 @@ describe('a training', () => {
     // Of the three passes the packing's check of itself is left: packed and alone.
     const references = (calls: string[]): number => calls.filter((call) => call === 'reference').length;
     expect([cold, warm].map(({ trainer }) => references(trainer.calls))).toEqual([4, 2]);
+  });
+
+  it('finds trees in other micro-batches, and computes those that are new', async () => {
+    const directory = folder();
+    const cold = await train(directory);
+    const regrouped = await train(directory, {}, { batchSize: 3 });
+    expect(regrouped.summary).toMatchObject({
+      referenceTokens: 0,
+      cachedReferenceTokens: cold.summary.referenceTokens,
+    });
+    expect(regrouped.steps).toEqual((await train(undefined, {}, { batchSize: 3 })).steps);
+
+    const data = [...trees, { promptIds: [9, 9, 9, 9, 9, 9, 9], steps: trees[0]?.steps ?? [] }];
+    const grown = await train(directory, {}, { batchSize: 7, data });
+    expect(grown.summary).toMatchObject({
+      referenceTokens: 12,
+      cachedReferenceTokens: cold.summary.referenceTokens,
+    });
+    expect(grown.steps).toEqual((await train(undefined, {}, { batchSize: 7, data })).steps);
+  });
+
+  it('keeps whole micro-batches where the last bits of a tree depend on what is beside it', async () => {
+    const directory = folder();
+    await train(directory, {}, { device: 'cuda:0' });
+    expect((await train(directory, {}, { device: 'cuda:0' })).summary.referenceTokens).toBe(0);
+    expect((await train(directory, {}, { device: 'cuda:0', batchSize: 3 })).summary.cachedReferenceTokens).toBe(0);
   });
 
   it('does not take another model’s', async () => {
