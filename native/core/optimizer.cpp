@@ -29,6 +29,10 @@ using Entry = Optimizer::Entry;
 // Gradients of a narrower dtype that are float32 at the same time, 64 MiB.
 constexpr int64_t kWidenedValues = int64_t{1} << 24;
 
+const at::Tensor& gradient_of(const Entry& entry) {
+  return entry.taken.defined() ? entry.taken : entry.weight.grad();
+}
+
 // Tensors with a gradient, as the fused update takes them.
 struct Lists {
   std::vector<at::Tensor> gradients, masters, exp_avg, exp_avg_sq, steps;
@@ -122,7 +126,7 @@ void update_widened(const Update& update, const std::vector<Entry*>& entries, do
   Lists lists;
   int64_t widened = 0;
   for (const Entry* entry : entries) {
-    lists.add(*entry, entry->weight.grad().to(at::kFloat));
+    lists.add(*entry, gradient_of(*entry).to(at::kFloat));
     widened += entry->weight.numel();
     if (widened < kWidenedValues) continue;
     update.run(std::exchange(lists, Lists()), weight_decay);
@@ -165,7 +169,7 @@ void Optimizer::make_state() {
     for (Entry& entry : group.entries) {
       entry.master = entry.weight.detach().to(at::kFloat);  // of a float32 weight a view; updates are not recorded
       if (options_.optimizer != "adamw") continue;
-      const at::Tensor& gradient = entry.weight.grad();
+      const at::Tensor& gradient = gradient_of(entry);
       if (gradient.defined() && gradient.is_sparse() && gradient.is_cpu()) {
         entry.exp_avg = untouched_zeros(entry.master.sizes());
         entry.exp_avg_sq = untouched_zeros(entry.master.sizes());
@@ -181,6 +185,7 @@ void Optimizer::make_state() {
 
 double Optimizer::step(double learning_rate) {
   at::NoGradGuard no_grad;
+  take_gradients();
   make_state();
   // What there is to update of a group, by the form of the gradient.
   struct Found {
@@ -192,7 +197,7 @@ double Optimizer::step(double learning_rate) {
   std::vector<at::Tensor> all, norms, steps;
   for (size_t g = 0; g < groups_.size(); ++g) {
     for (Entry& entry : groups_[g].entries) {
-      const at::Tensor gradient = entry.weight.grad();
+      const at::Tensor gradient = gradient_of(entry);
       if (!gradient.defined()) continue;
       if (entry.steps.defined()) steps.push_back(entry.steps);
       if (gradient.is_sparse()) {
@@ -233,9 +238,36 @@ double Optimizer::step(double learning_rate) {
   return norm;
 }
 
+void Optimizer::take_gradients() {
+  at::NoGradGuard no_grad;
+  for (Group& group : groups_) {
+    for (Entry& entry : group.entries) {
+      at::Tensor& left = entry.weight.mutable_grad();
+      if (!left.defined()) continue;
+      if (entry.weight.scalar_type() == at::kFloat) {
+        // A gradient of rows has one for every token of every pass until equal rows are added up.
+        if (left.is_sparse()) left = left.coalesce();
+        continue;
+      }
+      at::Tensor gradient = std::exchange(left, at::Tensor());
+      if (gradient.is_sparse()) gradient = gradient.to(at::kFloat).coalesce();
+      if (!entry.taken.defined()) {
+        entry.taken = gradient;
+      } else if (gradient.is_sparse()) {
+        entry.taken = (entry.taken + gradient).coalesce();
+      } else {
+        entry.taken = entry.taken.to(at::kFloat).add_(gradient);
+      }
+    }
+  }
+}
+
 void Optimizer::zero_grad() {
   for (Group& group : groups_) {
-    for (Entry& entry : group.entries) entry.weight.mutable_grad() = at::Tensor();
+    for (Entry& entry : group.entries) {
+      entry.weight.mutable_grad() = at::Tensor();
+      entry.taken = at::Tensor();
+    }
   }
 }
 

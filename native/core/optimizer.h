@@ -25,6 +25,10 @@ class Optimizer {
   // Clips, steps, clears the gradients; see Trainer::apply. A parameter without a gradient is left as it is, its
   // moments too, as in torch.optim. Throws NUMERICAL where the norm is not finite, with the gradients dropped.
   double step(double learning_rate);
+  // After every backward pass: takes in what it left in the weights' gradients. Of weights of another dtype than
+  // float32 they are summed up in float32, from the second pass of a step on: in their own, what is small would vanish
+  // beside a sum.
+  void take_gradients();
   void zero_grad();
 
   // What is kept of one parameter between steps; tensors are the optimiser's own, so writing to them sets its state.
@@ -34,6 +38,8 @@ class Optimizer {
     at::Tensor master;               // float32: the weight itself, or a copy of it
     at::Tensor exp_avg, exp_avg_sq;  // float32, undefined with sgd
     at::Tensor steps;                // float32 scalar, undefined with sgd: how often the moments were updated
+    at::Tensor
+        taken;  // the sum of the step's gradients so far, where the weight is not float32; undefined between steps
     // i64, ascending: the rows that ever had a gradient, where gradients hold only some rows. Undefined where that is
     // not known.
     at::Tensor moved;

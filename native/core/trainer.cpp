@@ -104,11 +104,7 @@ struct Trainer::State {
   // Adds the gradients of `values`, given theirs, to the parameters'.
   void backward(const at::Tensor& values, const at::Tensor& grad) {
     torch::autograd::backward({values}, {grad});
-    // A gradient of rows has one for every token of every micro-batch until equal rows are added up.
-    for (const Parameter& parameter : parameters) {
-      at::Tensor& gradient = parameter.tensor.mutable_grad();
-      if (gradient.defined() && gradient.is_sparse()) gradient = gradient.coalesce();
-    }
+    optimizer->take_gradients();
   }
 
   bool has_adapter() const { return options.lora.rank != 0 && !merged; }
@@ -336,6 +332,9 @@ TrainingMemory Trainer::memory(const MicroBatchShape& shape) const {
     if (parameter.tensor.is_same(state_->model.embedding()) && !state_->model.config().tie_word_embeddings)
       bytes = std::min(bytes, bytes / parameter.tensor.size(0) * (shape.step_tokens + shape.tokens));
     trainable.gradients += bytes;
+    // Of several micro-batches, beside the gradient that comes: the sum in float32 of those that came.
+    if (parameter.tensor.scalar_type() != at::kFloat && shape.step_tokens > shape.tokens)
+      trainable.gradients += bytes / static_cast<int64_t>(parameter.tensor.element_size()) * 4;
     trainable.optimizer += count * ((adamw ? 8 : 0) + (parameter.tensor.scalar_type() == at::kFloat ? 0 : 4));
     trainable.largest_gradient = std::max(trainable.largest_gradient, bytes);
   }

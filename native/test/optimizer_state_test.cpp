@@ -142,6 +142,32 @@ TEST(OptimizerState, MastersOfRoundedWeightsAreKept) {
   EXPECT_FALSE(whole[0].tensor.equal(make()[0].tensor));
 }
 
+TEST(OptimizerState, NarrowGradientsOfAStepAreSummedUpInFloat32) {
+  at::NoGradGuard no_grad;
+  // A large gradient and many small ones, each less than half of what bfloat16 can tell the large one from.
+  const std::vector<float> parts(65, 1.0f / 512);
+  for (const bool rows_alone : {false, true}) {
+    std::vector<Parameter> narrow{{"w", at::zeros({3, 4}, at::kBFloat16)}}, wide{{"w", at::zeros({3, 4})}};
+    TrainerOptions options = adamw();
+    options.optimizer = "sgd";
+    options.max_grad_norm = 0;
+    Optimizer rounded(narrow, options), exact(wide, options);
+    for (size_t i = 0; i < parts.size(); ++i) {
+      const at::Tensor gradient = at::full({3, 4}, i == 0 ? 1.0f : parts[i]);
+      narrow[0].tensor.mutable_grad() = gradient.to(at::kBFloat16);
+      if (rows_alone) narrow[0].tensor.mutable_grad() = narrow[0].tensor.grad().to_sparse(1);
+      rounded.take_gradients();
+      at::Tensor& sum = wide[0].tensor.mutable_grad();
+      sum = sum.defined() ? sum + gradient : gradient;
+      exact.take_gradients();
+    }
+    const double norm = rounded.step(1);
+    EXPECT_NEAR(norm, exact.step(1), 1e-6);
+    EXPECT_NEAR(rounded.entries()[0].master.select(0, 1)[2].item<float>(), -1.125f, 1e-6) << rows_alone;
+    EXPECT_FALSE(rounded.entries()[0].taken.defined());
+  }
+}
+
 TEST(OptimizerState, AStateOfAnotherTrainingIsRefusedAndChangesNothing) {
   const TempDir folder;
   const auto model = tiny_model();
