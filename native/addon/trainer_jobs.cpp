@@ -205,9 +205,12 @@ Napi::Value apply_gradients(const Napi::CallbackInfo& info) {
 Napi::Value training_memory(const Napi::CallbackInfo& info) {
   const Field field(info[1], "shape");
   constexpr int64_t kMost = int64_t{1} << 40;
-  const MicroBatchShape shape{field["tokens"].integer(0, kMost), field["scoredTokens"].integer(0, kMost),
-                              field["pathTokens"].integer(0, kMost), field["stepTokens"].integer(0, kMost),
-                              field["checkpointLayers"].boolean()};
+  const MicroBatchShape shape{.tokens = field["tokens"].integer(0, kMost),
+                              .scored_tokens = field["scoredTokens"].integer(0, kMost),
+                              .path_tokens = field["pathTokens"].integer(0, kMost),
+                              .paths = field["paths"].integer(0, kMost),
+                              .step_tokens = field["stepTokens"].integer(0, kMost),
+                              .checkpoint_layers = field["checkpointLayers"].boolean()};
   return submit(
       info, nullptr, false, [shape](Trainer& trainer) { return trainer.memory(shape); },
       [](Napi::Env env, const TrainingMemory& memory) {

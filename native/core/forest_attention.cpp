@@ -31,18 +31,20 @@ std::vector<Tree> trees_of(const Forest& forest, const PackedForest& packed) {
   return trees;
 }
 
-// Additive mask of padded trees, [trees, 1, length, length]. Padding queries see slot 0 only: a softmax over nothing is
+// Additive mask of padded trees, [trees, 1, length, length]. Rows lie a multiple of 16 apart, as a GPU's kernels want
+// them. Padding queries see slot 0 only: a softmax over nothing is
 // NaN.
 at::Tensor build_mask(const Forest& forest, const PackedForest& packed, const std::vector<Tree>& trees, int64_t length,
-                      int64_t window) {
-  at::Tensor mask = at::full({static_cast<int64_t>(trees.size()), 1, length, length},
+                      int64_t window, const at::Device& device, at::ScalarType dtype) {
+  const int64_t stride = (length + 15) / 16 * 16;
+  at::Tensor mask = at::full({static_cast<int64_t>(trees.size()), 1, length, stride},
                              -std::numeric_limits<float>::infinity(), at::kFloat);
   float* data = mask.data_ptr<float>();
   at::parallel_for(0, static_cast<int64_t>(trees.size()) * length, 64, [&](int64_t begin, int64_t end) {
     for (int64_t slot = begin; slot < end; ++slot) {
       const Tree& tree = trees[slot / length];
       const int32_t query = static_cast<int32_t>(slot % length);
-      float* row = data + slot * length;
+      float* row = data + slot * stride;
       if (query >= tree.tokens) {
         row[0] = 0;
         continue;
@@ -56,7 +58,7 @@ at::Tensor build_mask(const Forest& forest, const PackedForest& packed, const st
       }
     }
   });
-  return mask;
+  return mask.to(device, dtype).narrow(3, 0, length);
 }
 
 }  // namespace
@@ -97,7 +99,7 @@ ForestAttention::ForestAttention(const Forest& forest, const PackedForest& packe
       if (window >= batch.longest) window = 0;
       const bool needed = !batch.chains || window > 0;
       if (needed && !batch.masks.count(window)) {
-        batch.masks[window] = build_mask(forest, packed, group, length, window).to(device, dtype);
+        batch.masks[window] = build_mask(forest, packed, group, length, window, device, dtype);
       }
     }
     slots += batch.trees * length;

@@ -374,14 +374,21 @@ TEST(Trainer, StatisticsAreThoseOfTheWholeLogSoftmax) {
 TEST(Trainer, MemoryFollowsTheShapeOfTheMicroBatch) {
   const auto model = tiny_model();
   const Trainer trainer(*model, {});
-  const TrainingMemory small = trainer.memory({1000, 500, 4000, false}),
-                       large = trainer.memory({2000, 500, 4000, false}),
-                       checkpointed = trainer.memory({2000, 500, 4000, true});
+  const auto memory = [&](int64_t tokens, int64_t step_tokens, bool checkpoint_layers) {
+    return trainer.memory({.tokens = tokens,
+                           .scored_tokens = tokens / 2,
+                           .path_tokens = 3 * tokens,
+                           .paths = 5,
+                           .step_tokens = step_tokens,
+                           .checkpoint_layers = checkpoint_layers});
+  };
+  const TrainingMemory small = memory(1000, 4000, false), large = memory(2000, 4000, false),
+                       checkpointed = memory(2000, 4000, true);
   EXPECT_GT(small.base, 0);
   EXPECT_EQ(small.gradients, model->num_parameters() * 4);
   EXPECT_EQ(small.optimizer, model->num_parameters() * 8);
   // Of 61 rows of the embedding's gradient those of ten tokens, twice.
-  EXPECT_EQ(trainer.memory({10, 5, 10, false}).gradients, (model->num_parameters() - (61 - 20) * 32) * 4);
+  EXPECT_EQ(memory(10, 10, false).gradients, (model->num_parameters() - (61 - 20) * 32) * 4);
   EXPECT_EQ(large.activations, 2 * small.activations);
   EXPECT_LT(checkpointed.activations, large.activations);
   EXPECT_EQ(large.total(), large.base + large.gradients + large.optimizer + large.activations + large.workspace);

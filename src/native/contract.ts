@@ -240,6 +240,8 @@ export interface MicroBatchShape {
   scoredTokens: number;
   /** Of the paths from its roots to all its leaves: a shared token counts once for each. */
   pathTokens: number;
+  /** How many of those. */
+  paths: number;
   /** Of all micro-batches of an optimiser step. */
   stepTokens: number;
   checkpointLayers: boolean;

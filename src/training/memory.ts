@@ -28,9 +28,9 @@ export interface MemoryWishes {
 }
 
 /** A micro-batch as far as memory goes. */
-export type PackedSize = Pick<MicroBatchShape, 'tokens' | 'scoredTokens' | 'pathTokens'>;
+export type PackedSize = Pick<MicroBatchShape, 'tokens' | 'scoredTokens' | 'pathTokens' | 'paths'>;
 
-/** The largest micro-batch of the data under a budget of tokens, and the most tokens of an optimiser step. */
+/** The most of everything in a micro-batch of the data under a budget of tokens, and the most tokens of an optimiser step. */
 export type LargestBatch = (budget: number) => PackedSize & { stepTokens: number };
 
 export interface MemoryPlan {
@@ -63,13 +63,14 @@ export function largestBatchOf(
   return (budget) => {
     const found = known.get(budget);
     if (found) return found;
-    const largest = { tokens: 0, scoredTokens: 0, pathTokens: 0, stepTokens: 0 };
+    const largest = { tokens: 0, scoredTokens: 0, pathTokens: 0, paths: 0, stepTokens: 0 };
     for (const { step } of sampled) {
       const batches = pack(step, budget);
       const stepTokens = batches.reduce((sum, { tokens }) => sum + tokens, 0);
       largest.stepTokens = Math.max(largest.stepTokens, stepTokens);
       for (const size of batches) {
-        if (size.tokens > largest.tokens) Object.assign(largest, size);
+        for (const key of ['tokens', 'scoredTokens', 'pathTokens', 'paths'] as const)
+          largest[key] = Math.max(largest[key], size[key]);
       }
     }
     known.set(budget, largest);
@@ -77,17 +78,20 @@ export function largestBatchOf(
   };
 }
 
-export function sizeOfForest({ tokens, offsets, parents }: ForestData): Pick<PackedSize, 'tokens' | 'pathTokens'> {
+export function sizeOfForest({ tokens, offsets, parents }: ForestData): Omit<PackedSize, 'scoredTokens'> {
   const isParent = new Set(parents);
   const ends: number[] = [];
   let pathTokens = 0;
+  let paths = 0;
   for (const [segment, parent] of parents.entries()) {
     const length = (offsets[segment + 1] as number) - (offsets[segment] as number);
     const end = (parent < 0 ? 0 : (ends[parent] as number)) + length;
     ends.push(end);
-    if (!isParent.has(segment)) pathTokens += end;
+    if (isParent.has(segment)) continue;
+    pathTokens += end;
+    paths++;
   }
-  return { tokens: tokens.length, pathTokens };
+  return { tokens: tokens.length, pathTokens, paths };
 }
 
 /** Throws OUT_OF_MEMORY where nothing that was wished for fits. */

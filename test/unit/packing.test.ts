@@ -13,7 +13,7 @@ import { flattenTrees, packPairs } from '../../src/training/pairs.js';
 import type { PreferenceTree, SftExample } from '../../src/training/types.js';
 
 const exact = costOf({ hiddenSize: 64, device: 'cpu', dtype: 'float32' });
-const masked = costOf({ hiddenSize: 64, device: 'cuda', dtype: 'bfloat16' });
+const masked = costOf({ hiddenSize: 64, device: 'cuda:0', dtype: 'float32' });
 const fewest = sharingCost('on', { hiddenSize: 64, device: 'cpu', dtype: 'float32' });
 
 const tokensOf = ({ tokens, offsets }: ForestData, s: number): number[] => [

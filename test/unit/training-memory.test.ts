@@ -27,7 +27,7 @@ function trainerWith(availableMiB: number): TrainerLike & { on?: boolean; asked:
 /** Much data in pieces of 100 tokens, half of them scored. */
 const largest: LargestBatch = (budget) => {
   const tokens = Math.max(100, Math.min(10_000, budget));
-  return { tokens, scoredTokens: tokens / 2, pathTokens: 3 * tokens, stepTokens: 2 * tokens };
+  return { tokens, scoredTokens: tokens / 2, pathTokens: 3 * tokens, paths: 9, stepTokens: 2 * tokens };
 };
 const auto = { microBatchTokens: 'auto', checkpointLayers: 'auto' } as const;
 
@@ -40,6 +40,7 @@ describe('planMemory', () => {
       tokens: 2048,
       scoredTokens: 1024,
       pathTokens: 6144,
+      paths: 9,
       stepTokens: 4096,
       checkpointLayers: false,
     });
@@ -85,7 +86,7 @@ describe('planMemory', () => {
       checkpointLayers: false,
     });
     expect(trainer.asked).toEqual([
-      { tokens: 100, scoredTokens: 50, pathTokens: 300, stepTokens: 200, checkpointLayers: false },
+      { tokens: 100, scoredTokens: 50, pathTokens: 300, paths: 9, stepTokens: 200, checkpointLayers: false },
     ]);
     expect(trainer.on).toBe(false);
   });
@@ -123,15 +124,15 @@ describe('largestBatchOf', () => {
       ({ index }, budget) => {
         packed.push(index);
         return [
-          { tokens: Math.min(budget, index), scoredTokens: 1, pathTokens: 9 },
-          { tokens: index === 3 ? 50 : 2, scoredTokens: 3, pathTokens: 7 },
+          { tokens: Math.min(budget, index), scoredTokens: 1, pathTokens: 9, paths: 2 },
+          { tokens: index === 3 ? 50 : 2, scoredTokens: 3, pathTokens: 7, paths: 4 },
         ];
       },
     );
-    expect(of(1000)).toEqual({ tokens: 50, scoredTokens: 3, pathTokens: 7, stepTokens: 53 });
+    expect(of(1000)).toEqual({ tokens: 50, scoredTokens: 3, pathTokens: 9, paths: 4, stepTokens: 53 });
     // The sixteen with the most tokens, and those with the longest item: step 3 and again the largest.
     expect(packed.toSorted((a, b) => a - b)).toEqual([3, ...Array.from({ length: 16 }, (_, i) => 14 + i)]);
-    expect(of(7)).toEqual({ tokens: 50, scoredTokens: 3, pathTokens: 7, stepTokens: 53 });
+    expect(of(7)).toEqual({ tokens: 50, scoredTokens: 3, pathTokens: 9, paths: 4, stepTokens: 53 });
   });
 });
 
@@ -141,6 +142,6 @@ describe('sizeOfForest', () => {
     const offsets = Int32Array.of(0, 5, 8, 10, 11, 15, 21);
     const parents = Int32Array.of(-1, 0, 0, 1, 1, -1);
     const size = sizeOfForest({ tokens: new Int32Array(21), offsets, parents });
-    expect(size).toEqual({ tokens: 21, pathTokens: 7 + 9 + 12 + 6 });
+    expect(size).toEqual({ tokens: 21, pathTokens: 7 + 9 + 12 + 6, paths: 4 });
   });
 });

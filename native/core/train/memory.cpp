@@ -127,10 +127,11 @@ TrainingMemory training_memory(const Model& model, const TrainableBytes& trainab
   const bool mlp = remakes_gate(model) && model.layers().back().gate.weight.requires_grad();
   const int64_t gradient = std::max(trainable.largest_gradient, mlp ? 3 * c.intermediate_size * c.hidden_size * size : 0);
   // Attention: keys and values of every path and their gradients, which flash attention first makes for each query head,
-  // and a float32 sum of the queries'; or a mask.
+  // and a float32 sum of the queries', where it rounds every path up to 128 rows and every head; or a mask.
   int64_t attention = 0;
   if (has_varlen_attention(model.embedding(), c.head_dim)) {
-    attention = shape.path_tokens * (4 * kv + (q == kv ? 0 : 2 * q)) * size + shape.tokens * q * 4;
+    attention = shape.path_tokens * (4 * kv + (q == kv ? 0 : 2 * q)) * size +
+                (shape.tokens + 128 * shape.paths) * c.num_heads * ((c.head_dim + 31) / 32 * 32) * 4;
   } else if (!own) {
     attention = shape.tokens * shape.tokens * size;
   }

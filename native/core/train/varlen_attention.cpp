@@ -29,16 +29,17 @@ struct VarlenAttention::Sequences {
 };
 
 struct VarlenAttention::Flash : torch::autograd::Function<VarlenAttention::Flash> {
-  // Positions left of a query's that it sees, and right of it.
-  static std::pair<std::optional<int64_t>, std::optional<int64_t>> sides(int64_t window) {
-    if (window <= 0) return {std::nullopt, std::nullopt};
+  // Positions left of a query's that it sees, and right of it. A window that hides nothing is none: it would take a slower
+  // kernel.
+  static std::pair<std::optional<int64_t>, std::optional<int64_t>> sides(int64_t window, const Sequences& s) {
+    if (window <= 0 || window >= s.most_keys) return {std::nullopt, std::nullopt};
     return {window - 1, 0};
   }
 
   static at::Tensor forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             const VarlenAttention& attention, int64_t window) {
     const Sequences& s = *attention.sequences_;
-    const auto [left, right] = sides(window);
+    const auto [left, right] = sides(window, s);
     const auto [out, lse, seed, offset, mask] = at::_flash_attention_forward(
         q, attention.repeat(k), attention.repeat(v), s.queries, s.key_begin, s.most_queries, s.most_keys,
         /*dropout_p=*/0.0, /*is_causal=*/true, /*return_debug_mask=*/false, /*scale=*/std::nullopt, left, right);
@@ -53,7 +54,7 @@ struct VarlenAttention::Flash : torch::autograd::Function<VarlenAttention::Flash
     const auto saved = context->get_saved_variables();
     const auto attention = held<VarlenAttention>(context->saved_data["attention"]);
     const Sequences& s = *attention.sequences_;
-    const auto [left, right] = sides(context->saved_data["window"].toInt());
+    const auto [left, right] = sides(context->saved_data["window"].toInt(), s);
     const auto [dq, dk, dv] = at::_flash_attention_backward(
         gradients[0].contiguous(), saved[0], attention.repeat(saved[1]), attention.repeat(saved[2]), saved[3], saved[4],
         s.queries, s.key_begin, s.most_queries, s.most_keys, /*dropout_p=*/0.0, /*is_causal=*/true, saved[5], saved[6],
@@ -65,7 +66,8 @@ struct VarlenAttention::Flash : torch::autograd::Function<VarlenAttention::Flash
 bool has_varlen_attention(const at::Tensor& x, int64_t head_dim) {
 #ifdef STEPWARD_CUDA
   if (!x.is_cuda() || (x.scalar_type() != at::kHalf && x.scalar_type() != at::kBFloat16)) return false;
-  if (head_dim % 8 != 0 || head_dim > 256) return false;
+  // Sizes between have had kernels that wrote past their ends, or are refused by some devices in the backward pass.
+  if (head_dim % 8 != 0 || (head_dim > 128 && head_dim != 192 && head_dim != 256)) return false;
   int major = 0;
   return cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, x.device().index()) == cudaSuccess && major >= 8;
 #else

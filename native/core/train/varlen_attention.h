@@ -11,7 +11,7 @@
 namespace stepward {
 
 // Whether there is such a call for heads of x's dtype and device: float16 or bfloat16 on CUDA from compute capability 8.0
-// on, head_dim a multiple of 8 up to 256.
+// on, head_dim a multiple of 8 up to 128, 192 or 256.
 bool has_varlen_attention(const at::Tensor& x, int64_t head_dim);
 
 // A forward pass's sequences on its device, shared by its layers.

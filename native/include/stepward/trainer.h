@@ -102,6 +102,7 @@ struct MicroBatchShape {
   int64_t tokens = 0;         // of the packed forest
   int64_t scored_tokens = 0;  // of its completions
   int64_t path_tokens = 0;    // of the paths from its roots to all its leaves
+  int64_t paths = 0;          // how many of those
   int64_t step_tokens = 0;    // of all micro-batches of an optimiser step
   bool checkpoint_layers = false;
 };

@@ -21,7 +21,8 @@ namespace stepward::testing {
 // Two layers, hidden 32, 4 heads over 2 KV heads, vocabulary 61; `extra` adds or replaces keys: "\"sliding_window\":
 // 6".
 inline std::unique_ptr<Model> tiny_model(const std::string& family = "llama", const std::string& extra = "",
-                                         uint64_t seed = 1) {
+                                         uint64_t seed = 1, const std::string& device = "cpu",
+                                         const std::string& dtype = "float32") {
   const TempDir folder;
   const std::string architecture = family == "llama"     ? "Llama"
                                    : family == "mistral" ? "Mistral"
@@ -37,8 +38,8 @@ inline std::unique_ptr<Model> tiny_model(const std::string& family = "llama", co
       << "\"tie_word_embeddings\": false, \"torch_dtype\": \"float32\"" << (extra.empty() ? "" : ", ") << extra << "}";
   ModelOptions options;
   options.directory = folder.path();
-  options.device = "cpu";
-  options.dtype = "float32";
+  options.device = device;
+  options.dtype = dtype;
   options.init_seed = seed;
   return Model::load(options);
 }

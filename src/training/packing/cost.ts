@@ -20,10 +20,11 @@ const SEGMENT = 4;
 /**
  * Forward and backward, in FLOPs over 12 * hidden * layers. A layer has about 12 * hidden^2 weights, at 6 FLOPs a token
  * (Kaplan et al., arXiv 2001.08361, table 1); an attended pair costs 4 * hidden forward and twice that backward. float32 on
- * the CPU attends to the pairs that there are; everything else runs a branching tree with a mask over all of its tokens.
+ * the CPU and bfloat16 on a GPU attend to the pairs that there are; else a branching tree runs with a mask over all of its
+ * tokens.
  */
 export function costOf(info: Pick<ModelInfo, 'hiddenSize' | 'device' | 'dtype'>): TreeCost {
-  const exact = info.device === 'cpu' && info.dtype === 'float32';
+  const exact = info.device === 'cpu' ? info.dtype === 'float32' : info.dtype === 'bfloat16';
   const token = 6 * info.hiddenSize;
   return ({ tokens, segments, attended, branches }) =>
     token * (tokens + SEGMENT * segments) + (exact || !branches ? attended : tokens * tokens);
