@@ -134,10 +134,14 @@ describe('preference training', () => {
     const referenceLogprobs = model.trainer.referenceLogprobs;
     model.trainer.referenceLogprobs = async (batch) => {
       const values = await referenceLogprobs(batch);
-      // A shared prefix, so that the check of the packing would see it, too.
-      if (batch.forest.tokens.includes(2) && 'rejected' in batch)
-        values[(batch.rejected as Int32Array)[0]!] = Number.NaN;
-      return values;
+      const { tokens, offsets, parents } = batch.forest;
+      // The rejected first steps, in trees: the check of the packing computes them on chains.
+      const inner = [...parents].filter((parent) => parent >= 0);
+      if (new Set(inner).size === inner.length) return values;
+      return values.map((value, c) => {
+        const segment = batch.completionSegments[batch.completionOffsets[c]!]!;
+        return tokens[offsets[segment]!] === 15 ? Number.NaN : value;
+      });
     };
     const failures: TrainingFailure[] = [];
     const onFailure = async (failure: TrainingFailure): Promise<string> => `kept ${failures.push(failure)}`;
