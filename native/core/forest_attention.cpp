@@ -32,8 +32,7 @@ std::vector<Tree> trees_of(const Forest& forest, const PackedForest& packed) {
 }
 
 // Additive mask of padded trees, [trees, 1, length, length]. Rows lie a multiple of 16 apart, as a GPU's kernels want
-// them. Padding queries see slot 0 only: a softmax over nothing is
-// NaN.
+// them. Padding queries see slot 0 only: a softmax over nothing is NaN.
 at::Tensor build_mask(const Forest& forest, const PackedForest& packed, const std::vector<Tree>& trees, int64_t length,
                       int64_t window, const at::Device& device, at::ScalarType dtype) {
   const int64_t stride = (length + 15) / 16 * 16;

@@ -145,15 +145,14 @@ TEST(OptimizerState, MastersOfRoundedWeightsAreKept) {
 TEST(OptimizerState, NarrowGradientsOfAStepAreSummedUpInFloat32) {
   at::NoGradGuard no_grad;
   // A large gradient and many small ones, each less than half of what bfloat16 can tell the large one from.
-  const std::vector<float> parts(65, 1.0f / 512);
   for (const bool rows_alone : {false, true}) {
     std::vector<Parameter> narrow{{"w", at::zeros({3, 4}, at::kBFloat16)}}, wide{{"w", at::zeros({3, 4})}};
     TrainerOptions options = adamw();
     options.optimizer = "sgd";
     options.max_grad_norm = 0;
     Optimizer rounded(narrow, options), exact(wide, options);
-    for (size_t i = 0; i < parts.size(); ++i) {
-      const at::Tensor gradient = at::full({3, 4}, i == 0 ? 1.0f : parts[i]);
+    for (int i = 0; i < 65; ++i) {
+      const at::Tensor gradient = at::full({3, 4}, i == 0 ? 1.0f : 1.0f / 512);
       narrow[0].tensor.mutable_grad() = gradient.to(at::kBFloat16);
       if (rows_alone) narrow[0].tensor.mutable_grad() = narrow[0].tensor.grad().to_sparse(1);
       rounded.take_gradients();

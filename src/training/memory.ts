@@ -78,6 +78,7 @@ export function largestBatchOf(
   };
 }
 
+/** Its tokens, and those of its paths from the roots to all leaves. */
 export function sizeOfForest({ tokens, offsets, parents }: ForestData): Omit<PackedSize, 'scoredTokens'> {
   const isParent = new Set(parents);
   const ends: number[] = [];

@@ -1,6 +1,6 @@
 // Reference log-probs on disk, kept from one training to the next: [C] float64 for each tree, or micro-batch, that was
-// computed, under a key of all that decides their bits. A file only grows, a record at a time and each by one write, so trainings may run
-// side by side, and a record that was cut off or damaged is skipped.
+// computed, under a key of all that decides their bits. A file only grows, a record at a time and each by one write, so
+// trainings may run side by side, and a record that was cut off or damaged is skipped.
 
 import { createHash } from 'node:crypto';
 import { appendFileSync, mkdirSync, readFileSync } from 'node:fs';

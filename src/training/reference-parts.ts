@@ -40,6 +40,7 @@ export function treeParts(packed: Completions): ReferencePart[] {
 
 /** One micro-batch of several parts, their completions one after the other. */
 export function joinParts(parts: ReferencePart[]): Completions {
+  if (parts.length === 1) return (parts[0] as ReferencePart).packed;
   const tokens: Int32Array[] = [];
   const offsets: number[] = [0];
   const parents: number[] = [];

@@ -102,7 +102,8 @@ export class ReferenceModel {
   /** [C]. Throws NUMERICAL naming pair and side where one is not finite; none of the batch is then kept on disk. */
   async logprobs(batch: PairBatch, signal: AbortSignal | undefined): Promise<ArrayLike<number>> {
     const parts = this.#treesAlone ? treeParts(batch.packed) : [wholePart(batch.packed)];
-    const known = parts.map(({ packed, completions }) => this.#cache?.get(forestKey(packed), completions.length));
+    const keys = this.#cache ? parts.map(({ packed }) => forestKey(packed)) : [];
+    const known = parts.map(({ completions }, i) => this.#cache?.get(keys[i] as string, completions.length));
     const missing = parts.filter((_, i) => !known[i]);
     const computed = await this.#compute(joinParts(missing), signal);
     this.cachedTokens += batch.packed.forest.tokens.length - tokensOf(missing);
@@ -114,9 +115,10 @@ export class ReferenceModel {
       for (const [k, c] of completions.entries()) logprobs[c] = (values ? values[k] : computed[next++]) as number;
     }
     checkFinite(batch, logprobs);
-    for (const { packed, completions } of missing) {
+    for (const [i, { completions }] of parts.entries()) {
+      if (known[i]) continue;
       this.#cache?.put(
-        forestKey(packed),
+        keys[i] as string,
         completions.map((c) => logprobs[c] as number),
       );
     }
