@@ -25,7 +25,7 @@ const std::vector<const DecoderRowOps*> kVariants = STEPWARD_VARIANTS(DecoderRow
 }  // namespace
 
 const DecoderRowOps& decoder_row_ops() {
-  return *kVariants[static_cast<size_t>(isa())];
+  return variant_of(kVariants, isa());
 }
 
 }  // namespace stepward::kernels

@@ -1,12 +1,20 @@
 #include "isa.h"
 
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
+
+#include "stepward/cpu_features.h"
 
 namespace stepward::kernels {
 namespace {
 
-constexpr const char* kNames[] = {"default", "avx2", "avx512"};
+constexpr const char* kNames[] = {"default", "avx2", "avx512", "avx512_bf16", "amx_bf16"};
 
 Isa choose() {
   const std::vector<Isa> available = available_isas();
@@ -19,6 +27,17 @@ Isa choose() {
 
 std::atomic<int> chosen{-1};
 
+// Linux saves tiles only for a process that has asked for them (arch_prctl(2)); asking again is harmless.
+bool may_use_tiles() {
+#if defined(__x86_64__) && defined(__linux__)
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;
+  static const bool granted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return granted;
+#else
+  return false;
+#endif
+}
+
 }  // namespace
 
 const char* isa_name(Isa isa) {
@@ -27,10 +46,17 @@ const char* isa_name(Isa isa) {
 
 std::vector<Isa> available_isas() {
   std::vector<Isa> available{Isa::baseline};
-#ifdef __x86_64__
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) available.push_back(Isa::avx2);
-  if (available.size() == 2 && __builtin_cpu_supports("avx512f")) available.push_back(Isa::avx512);
-#endif
+  const std::vector<std::string> features = cpu_features();
+  const auto has = [&](const char* name) {
+    return std::find(features.begin(), features.end(), name) != features.end();
+  };
+  if (!has("avx2") || !has("fma")) return available;
+  available.push_back(Isa::avx2);
+  if (!has("avx512f")) return available;
+  available.push_back(Isa::avx512);
+  if (!has("avx512_bf16")) return available;
+  available.push_back(Isa::avx512_bf16);
+  if (has("amx_bf16") && may_use_tiles()) available.push_back(Isa::amx_bf16);
   return available;
 }
 
@@ -41,14 +67,6 @@ Isa isa() {
     chosen.store(known, std::memory_order_release);
   }
   return static_cast<Isa>(known);
-}
-
-bool has_bf16_products() {
-#ifdef __x86_64__
-  return isa() == Isa::avx512 && __builtin_cpu_supports("avx512bf16");
-#else
-  return false;
-#endif
 }
 
 bool use_isa(const std::string& name) {

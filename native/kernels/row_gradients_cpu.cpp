@@ -24,7 +24,7 @@ const std::vector<const RowGradientOps*> kVariants = STEPWARD_VARIANTS(RowGradie
 }  // namespace
 
 const RowGradientOps& row_gradient_ops() {
-  return *kVariants[static_cast<size_t>(isa())];
+  return variant_of(kVariants, isa());
 }
 
 }  // namespace stepward::kernels

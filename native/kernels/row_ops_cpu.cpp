@@ -22,12 +22,15 @@ const std::vector<const RowOps*> kVariants = STEPWARD_VARIANTS(RowOps);
 
 std::vector<const RowOps*> available_row_ops() {
   std::vector<const RowOps*> available;
-  for (const Isa isa : available_isas()) available.push_back(kVariants[static_cast<size_t>(isa)]);
+  for (const Isa isa : available_isas()) {
+    const RowOps* ops = &variant_of(kVariants, isa);
+    if (available.empty() || available.back() != ops) available.push_back(ops);
+  }
   return available;
 }
 
 const RowOps& row_ops() {
-  return *kVariants[static_cast<size_t>(isa())];
+  return variant_of(kVariants, isa());
 }
 
 }  // namespace stepward::kernels

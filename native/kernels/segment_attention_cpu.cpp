@@ -15,6 +15,7 @@
 #endif
 
 #include "isa.h"
+#include "isa_targets.h"
 #include "panels.h"
 
 namespace stepward::kernels {
@@ -45,7 +46,7 @@ namespace stepward::kernels::avx512bf16 {
 #undef STEPWARD_VECTOR_BYTES
 #undef STEPWARD_BF16_PRODUCTS
 }  // namespace stepward::kernels::avx512bf16
-STEPWARD_BF16_TARGET_END
+STEPWARD_TARGET_END
 #endif  // __x86_64__
 
 namespace stepward::kernels {
@@ -57,7 +58,7 @@ const AttentionOps& attention_ops() {
 #ifdef __x86_64__
   if (has_bf16_products()) return avx512bf16::kOps;
 #endif
-  return *kVariants[static_cast<size_t>(isa())];
+  return variant_of(kVariants, isa());
 }
 
 }  // namespace

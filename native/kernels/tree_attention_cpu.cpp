@@ -35,7 +35,7 @@ namespace {
 const std::vector<const TreeAttentionRowOps*> kVariants = STEPWARD_VARIANTS(TreeAttentionRowOps);
 
 const TreeAttentionRowOps& row_functions() {
-  return *kVariants[static_cast<size_t>(isa())];
+  return variant_of(kVariants, isa());
 }
 
 // Rows (a query of a head each) that meet the keys together: few in the forward pass, where their scores for a whole

@@ -75,31 +75,61 @@ TEST_P(PanelsTest, ARowsBitsDoNotDependOnTheOthers) {
 
 TEST_P(PanelsTest, Bf16PanelsEqualTheirValuesInFloat) {
   for (const Shape& s : kShapes) {
-    const int64_t even = s.k + s.k % 2, panels = panels_of(s.columns), width = panels * kPanel;
-    std::vector<uint16_t> w(s.columns * s.k), a(s.rows * even, 0);
+    const int64_t padded = bf16_inputs(s.k), panels = panels_of(s.columns), width = panels * kPanel;
+    std::vector<uint16_t> w(s.columns * s.k), a(s.rows * padded, 0);
     std::vector<float> wide_w(w.size()), wide_a(a.size(), 0);
     const auto values = random_floats(w.size() + a.size(), 6);
     for (size_t i = 0; i < w.size(); ++i) wide_w[i] = from_bf16(w[i] = to_bf16(values[i]));
     for (int64_t r = 0; r < s.rows; ++r) {
       for (int64_t i = 0; i < s.k; ++i) {
-        const size_t at = r * even + i;
+        const size_t at = r * padded + i;
         wide_a[at] = from_bf16(a[at] = to_bf16(values[w.size() + at]));
       }
     }
-    std::vector<uint16_t> packed(panels * kPanel * even);
+    std::vector<uint16_t> packed(panels * kPanel * padded);
     pack_bf16_panels(w.data(), s.k, s.columns, s.k, packed.data());
     std::vector<float> plain(panels * kPanel * s.k), expected(s.rows * width), got(s.rows * width);
     pack_panels(wide_w.data(), s.k, s.columns, s.k, plain.data());
     const PanelOps& ops = panel_ops();
-    ops.multiply(wide_a.data(), even, s.rows, plain.data(), kPanel, kPanel * s.k, panels, s.k, expected.data(), width,
+    ops.multiply(wide_a.data(), padded, s.rows, plain.data(), kPanel, kPanel * s.k, panels, s.k, expected.data(), width,
                  PanelMode::store);
-    ops.multiply_wide(wide_a.data(), even, s.rows, packed.data(), kPanel * even, panels, even, got.data(), width,
+    ops.multiply_wide(wide_a.data(), padded, s.rows, packed.data(), kPanel * padded, panels, padded, got.data(), width,
                       PanelMode::store);
     EXPECT_EQ(std::memcmp(got.data(), expected.data(), got.size() * sizeof(float)), 0);
     if (ops.multiply_bf16 == nullptr) continue;
-    ops.multiply_bf16(a.data(), even, s.rows, packed.data(), kPanel * even, panels, even, got.data(), width,
-                      PanelMode::store);
-    for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], expected[i], 2e-5);
+    const auto start = random_floats(got.size(), 9);
+    for (const PanelMode mode : {PanelMode::store, PanelMode::add}) {
+      got = start;
+      ops.multiply_bf16(a.data(), padded, s.rows, packed.data(), kPanel * padded, panels, padded, got.data(), width,
+                        mode);
+      for (size_t i = 0; i < got.size(); ++i)
+        ASSERT_NEAR(got[i], expected[i] + (mode == PanelMode::add ? start[i] : 0), 2e-5) << ops.name << " " << i;
+    }
+  }
+}
+
+TEST_P(PanelsTest, ABf16RowsBitsDoNotDependOnTheOthers) {
+  const PanelOps& ops = panel_ops();
+  if (ops.multiply_bf16 == nullptr) GTEST_SKIP() << "no bf16 products";
+  const int64_t most = 70, panels = 3, width = panels * kPanel, k = 576;
+  std::vector<uint16_t> a(most * k), w(width * k), packed(width * k);
+  const auto values = random_floats(a.size() + w.size(), 10), start = random_floats(most * width, 11);
+  for (size_t i = 0; i < a.size(); ++i) a[i] = to_bf16(values[i]);
+  for (size_t i = 0; i < w.size(); ++i) w[i] = to_bf16(values[a.size() + i]);
+  pack_bf16_panels(w.data(), k, width, k, packed.data());
+  for (const PanelMode mode : {PanelMode::store, PanelMode::add}) {
+    std::vector<float> one = start;
+    for (int64_t r = 0; r < most; ++r) {
+      for (int64_t p = 0; p < panels; ++p) {
+        ops.multiply_bf16(a.data() + r * k, k, 1, packed.data() + p * kPanel * k, kPanel * k, 1, k,
+                          one.data() + r * width + p * kPanel, width, mode);
+      }
+    }
+    for (int64_t rows = 2; rows <= most; ++rows) {
+      std::vector<float> all = start;
+      ops.multiply_bf16(a.data(), k, rows, packed.data(), kPanel * k, panels, k, all.data(), width, mode);
+      EXPECT_EQ(std::memcmp(all.data(), one.data(), rows * width * sizeof(float)), 0) << ops.name << " " << rows;
+    }
   }
 }
 

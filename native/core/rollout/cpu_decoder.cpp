@@ -62,18 +62,30 @@ class BlockMemory {
   std::vector<std::byte*> slabs_;
 };
 
-// Activations that a product reads: f32, or the bf16 bits of the same values.
-struct Activations {
-  std::vector<float> wide;
-  std::vector<uint16_t> narrow;
-  int64_t stride = 0;
-
+// Activations that a product reads: f32, or the bf16 bits of the same values. Zero between a row's columns and what
+// products of bf16 panels read.
+class Activations {
+ public:
   void resize(int64_t rows, int64_t columns, bool bf16) {
-    stride = columns + columns % 2;
-    if (static_cast<int64_t>(wide.size()) < rows * stride) wide.resize(rows * stride);
-    if (bf16 && static_cast<int64_t>(narrow.size()) < rows * stride) narrow.resize(rows * stride);
+    // Whole lines of the cache, an odd number of them: rows at a power of two would share few of its sets.
+    lines_ = kernels::bf16_inputs(columns) / kLine | 1;
+    if (static_cast<int64_t>(wide_.size()) < rows * stride()) wide_.resize(rows * stride());
+    if (bf16 && static_cast<int64_t>(narrow_.size()) < rows * lines_) narrow_.resize(rows * lines_);
   }
-  float* row(int64_t r) { return wide.data() + r * stride; }
+  int64_t stride() const { return lines_ * kLine; }
+  float* row(int64_t r) { return wide_.data() + r * stride(); }
+  const float* row(int64_t r) const { return wide_.data() + r * stride(); }
+  uint16_t* narrow_row(int64_t r) { return narrow_.data()[r * lines_].bits; }
+  const uint16_t* narrow_row(int64_t r) const { return narrow_.data()[r * lines_].bits; }
+
+ private:
+  static constexpr int64_t kLine = kernels::kBf16Inputs;
+  struct alignas(64) Line {
+    uint16_t bits[kLine];
+  };
+  std::vector<float> wide_;
+  std::vector<Line> narrow_;
+  int64_t lines_ = 0;
 };
 
 void reserve(std::vector<float>& buffer, int64_t size) {
@@ -134,7 +146,7 @@ class CpuDecoder final : public Decoder {
     return ref.stored ? stored_[ref.index].data() : hidden_.row(ref.index);
   }
   void narrow_row(Activations& x, int64_t row, int64_t columns) const {
-    if (native_bf16_) kernels::decoder_row_ops().to_bf16(x.row(row), columns, x.narrow.data() + row * x.stride);
+    if (native_bf16_) kernels::decoder_row_ops().to_bf16(x.row(row), columns, x.narrow_row(row));
   }
   void product(const Activations& x, int64_t first_row, int64_t rows, const PackedLinear& w, int64_t panel,
                int64_t panels, float* c, int64_t ldc, PanelMode mode) const;
@@ -172,18 +184,17 @@ void CpuDecoder::product(const Activations& x, int64_t first_row, int64_t rows, 
                          int64_t panels, float* c, int64_t ldc, PanelMode mode) const {
   const kernels::PanelOps& ops = kernels::panel_ops();
   const int64_t at = panel * w.panel_stride, k = w.panel_stride / kPanel;
-  const float* wide = x.wide.data() + first_row * x.stride;
+  const float* wide = x.row(first_row);
   if (!packed_.bf16) {
-    ops.multiply(wide, x.stride, rows, w.panels.const_data_ptr<float>() + at, kPanel, w.panel_stride, panels, w.inputs,
+    ops.multiply(wide, x.stride(), rows, w.panels.const_data_ptr<float>() + at, kPanel, w.panel_stride, panels, w.inputs,
                  c, ldc, mode);
     return;
   }
   const auto* b = static_cast<const uint16_t*>(w.panels.const_data_ptr()) + at;
   if (native_bf16_) {
-    ops.multiply_bf16(x.narrow.data() + first_row * x.stride, x.stride, rows, b, w.panel_stride, panels, k, c, ldc,
-                      mode);
+    ops.multiply_bf16(x.narrow_row(first_row), x.stride(), rows, b, w.panel_stride, panels, k, c, ldc, mode);
   } else {
-    ops.multiply_wide(wide, x.stride, rows, b, w.panel_stride, panels, k, c, ldc, mode);
+    ops.multiply_wide(wide, x.stride(), rows, b, w.panel_stride, panels, k, c, ldc, mode);
   }
 }
 
@@ -240,7 +251,7 @@ void CpuDecoder::gated(Team& team, int64_t begin, int64_t end, const PackedLinea
         float* joined = native_bf16_ ? gate + m * stride : activated_.row(r + m) + from * kPanel;
         ops.silu_mul(gate + m * stride, up + m * stride, columns, joined);
         if (native_bf16_)
-          ops.to_bf16(joined, columns, activated_.narrow.data() + (r + m) * activated_.stride + from * kPanel);
+          ops.to_bf16(joined, columns, activated_.narrow_row(r + m) + from * kPanel);
       }
     }
   });

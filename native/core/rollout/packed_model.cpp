@@ -27,7 +27,7 @@ constexpr int64_t kHugePage = int64_t{2} << 20;
 
 int64_t panel_stride_of(const Linear& linear, bool bf16) {
   const int64_t inputs = linear.weight.size(1);
-  return kPanel * (bf16 ? inputs + inputs % 2 : inputs);
+  return kPanel * (bf16 ? kernels::bf16_inputs(inputs) : inputs);
 }
 
 int64_t elements_of(const std::vector<const Linear*>& parts, bool bf16) {

@@ -1,0 +1,191 @@
+// AMX-BF16: a step multiplies tiles of up to 16 rows by 32 k and of 32 k by 16 columns. The even and the odd k of a
+// step are summed up apart, then joined and added to the sum, each rounded to nearest, denormals as 0 (Intel's manual,
+// TDPBF16PS).
+#include "bf16_products.h"
+
+#ifdef __x86_64__
+#include <immintrin.h>
+
+#include <algorithm>
+#include <initializer_list>
+
+#include "isa_targets.h"
+#include "panels_ahead.h"
+
+STEPWARD_TILE_TARGET_BEGIN
+namespace stepward::kernels {
+namespace {
+
+constexpr int64_t kTileRows = 16, kRowTile = 2 * kTileRows;  // a pass takes two tiles of rows
+constexpr int64_t kStep = 32;                                // k of a tile
+constexpr int64_t kPairBytes = kPanel * 2 * 2;               // two k of a panel
+constexpr int64_t kStepBytes = kStep / 2 * kPairBytes;
+
+// Tiles 0 to 3 are sums, 4 and where there are two 5 are rows of a, the others halves of panels.
+struct alignas(64) TileShapes {
+  uint8_t palette = 1, start_row = 0;
+  uint8_t reserved[14] = {};
+  uint16_t row_bytes[16] = {};
+  uint8_t rows[16] = {};
+
+  void set(std::initializer_list<int> tiles, int64_t count) {
+    for (const int tile : tiles) {
+      row_bytes[tile] = 64;
+      rows[tile] = static_cast<uint8_t>(count);
+    }
+  }
+  void load() const {
+    asm volatile("" : : "r"(this) : "memory");  // GCC does not see all that the instruction reads
+    _tile_loadconfig(this);
+  }
+};
+
+// Where a pass leaves its sums: in c, or in `spare` to be added to c.
+class Sums {
+ public:
+  Sums(float* c, int64_t ldc, PanelMode mode) : c_(c), ldc_(ldc), adds_(mode == PanelMode::add) {}
+
+  float* at(int64_t row, int64_t column) { return adds_ ? spare_ + row * kSpare + column : c_ + row * ldc_ + column; }
+  int64_t row_bytes() const { return (adds_ ? kSpare : ldc_) * static_cast<int64_t>(sizeof(float)); }
+
+  // The rows [first, rows) of `columns` columns.
+  void add(int64_t first, int64_t rows, int64_t columns) const {
+    if (!adds_) return;
+    for (int64_t r = first; r < rows; ++r) {
+      for (int64_t j = 0; j < columns; j += 16) {
+        float* to = c_ + r * ldc_ + j;
+        _mm512_storeu_ps(to, _mm512_add_ps(_mm512_loadu_ps(to), _mm512_load_ps(spare_ + r * kSpare + j)));
+      }
+    }
+  }
+
+ private:
+  static constexpr int64_t kSpare = 2 * kPanel;
+  float* c_;
+  int64_t ldc_;
+  bool adds_;
+  alignas(64) float spare_[kRowTile * kSpare];
+};
+
+inline void fetch(const char* at, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(at + i, 0, 2);
+}
+
+// One panel and one tile of rows, or with `split` > 0 two, the second from that row on.
+template <bool two>
+void pass(const uint16_t* a, int64_t lda, int64_t split, const uint16_t* b, int64_t k, Sums& sums, Ahead ahead) {
+  const int64_t row_bytes = lda * 2;
+  _tile_zero(0);
+  _tile_zero(1);
+  if constexpr (two) {
+    _tile_zero(2);
+    _tile_zero(3);
+  }
+  for (int64_t i = 0; i < k; i += kStep) {
+    fetch(ahead.at + i / kStep * ahead.step, ahead.step);
+    _tile_loadd(6, b + i * kPanel, kPairBytes);
+    _tile_loadd(4, a + i, row_bytes);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_loadd(7, b + i * kPanel + 32, kPairBytes);
+    _tile_dpbf16ps(1, 4, 7);
+    if constexpr (two) {
+      _tile_loadd(5, a + split * lda + i, row_bytes);
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+    }
+  }
+  _tile_stored(0, sums.at(0, 0), sums.row_bytes());
+  _tile_stored(1, sums.at(0, 16), sums.row_bytes());
+  if constexpr (two) {
+    _tile_stored(2, sums.at(split, 0), sums.row_bytes());
+    _tile_stored(3, sums.at(split, 16), sums.row_bytes());
+  }
+}
+
+// One tile of rows and two panels, panel_stride apart: four sums in flight hide how long a product takes.
+void pass_pair(const uint16_t* a, int64_t lda, const uint16_t* b, int64_t panel_stride, int64_t k, Sums& sums,
+               Ahead ahead) {
+  const int64_t row_bytes = lda * 2;
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  for (int64_t i = 0; i < k; i += kStep) {
+    const uint16_t *first = b + i * kPanel, *second = first + panel_stride;
+    const char* at = ahead.at + i / kStep * ahead.step;
+    fetch(at, ahead.step);
+    fetch(at + panel_stride * 2, ahead.step);
+    _tile_loadd(4, a + i, row_bytes);
+    _tile_loadd(5, first, kPairBytes);
+    _tile_dpbf16ps(0, 4, 5);
+    _tile_loadd(6, first + 32, kPairBytes);
+    _tile_dpbf16ps(1, 4, 6);
+    _tile_loadd(7, second, kPairBytes);
+    _tile_dpbf16ps(2, 4, 7);
+    _tile_loadd(5, second + 32, kPairBytes);
+    _tile_dpbf16ps(3, 4, 5);
+  }
+  _tile_stored(0, sums.at(0, 0), sums.row_bytes());
+  _tile_stored(1, sums.at(0, 16), sums.row_bytes());
+  _tile_stored(2, sums.at(0, kPanel), sums.row_bytes());
+  _tile_stored(3, sums.at(0, kPanel + 16), sums.row_bytes());
+}
+
+void multiply_few(const uint16_t* a, int64_t lda, int64_t rows, const uint16_t* b, int64_t panel_stride, int64_t panels,
+                  int64_t k, float* c, int64_t ldc, PanelMode mode) {
+  TileShapes shapes;
+  shapes.set({0, 1, 2, 3, 4}, rows);
+  shapes.set({5, 6, 7}, kTileRows);
+  shapes.load();
+  for (int64_t p = 0; p < panels;) {
+    const uint16_t* panel = b + p * panel_stride;
+    const Ahead ahead = ahead_of(panel, panel, k / kStep, kStepBytes, 0, 1);
+    Sums sums(c + p * kPanel, ldc, mode);
+    const int64_t taken = p + 1 < panels ? 2 : 1;
+    if (taken == 2) {
+      pass_pair(a, lda, panel, panel_stride, k, sums, ahead);
+    } else {
+      pass<false>(a, lda, 0, panel, k, sums, ahead);
+    }
+    sums.add(0, rows, taken * kPanel);
+    p += taken;
+  }
+}
+
+// All passes take as many rows, so that tiles are shaped once: the last one begins where it ends with the last row, and
+// what it makes again comes out the same.
+void multiply_many(const uint16_t* a, int64_t lda, int64_t rows, const uint16_t* b, int64_t panel_stride,
+                   int64_t panels, int64_t k, float* c, int64_t ldc, PanelMode mode) {
+  const int64_t passes = (rows + kRowTile - 1) / kRowTile, count = (rows + passes - 1) / passes,
+                split = count - count / 2;
+  TileShapes shapes;
+  shapes.set({0, 1, 4}, split);
+  shapes.set({2, 3, 5}, count - split);
+  shapes.set({6, 7}, kTileRows);
+  shapes.load();
+  for (int64_t p = 0; p < panels; ++p) {
+    const uint16_t* panel = b + p * panel_stride;
+    for (int64_t i = 0; i < passes; ++i) {
+      const int64_t row = std::min(i * count, rows - count);
+      Sums sums(c + row * ldc + p * kPanel, ldc, mode);
+      pass<true>(a + row * lda, lda, split, panel, k, sums,
+                 ahead_of(panel, panel + panel_stride, k / kStep, kStepBytes, i, passes));
+      sums.add(i * count - row, count, kPanel);
+    }
+  }
+}
+
+void multiply(const uint16_t* a, int64_t lda, int64_t rows, const uint16_t* b, int64_t panel_stride, int64_t panels,
+              int64_t k, float* c, int64_t ldc, PanelMode mode) {
+  const auto& some = rows <= kTileRows ? multiply_few : multiply_many;
+  some(a, lda, rows, b, panel_stride, panels, k, c, ldc, mode);
+  _tile_release();
+}
+
+}  // namespace
+
+const Bf16Products kTileProducts = {"amx_bf16", kRowTile, multiply};
+
+}  // namespace stepward::kernels
+STEPWARD_TARGET_END
+#endif  // __x86_64__
