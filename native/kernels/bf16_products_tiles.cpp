@@ -7,10 +7,10 @@
 #include <immintrin.h>
 
 #include <algorithm>
-#include <initializer_list>
 
 #include "isa_targets.h"
 #include "panels_ahead.h"
+#include "tile_shapes.h"
 
 STEPWARD_TILE_TARGET_BEGIN
 namespace stepward::kernels {
@@ -22,23 +22,6 @@ constexpr int64_t kPairBytes = kPanel * 2 * 2;               // two k of a panel
 constexpr int64_t kStepBytes = kStep / 2 * kPairBytes;
 
 // Tiles 0 to 3 are sums, 4 and where there are two 5 are rows of a, the others halves of panels.
-struct alignas(64) TileShapes {
-  uint8_t palette = 1, start_row = 0;
-  uint8_t reserved[14] = {};
-  uint16_t row_bytes[16] = {};
-  uint8_t rows[16] = {};
-
-  void set(std::initializer_list<int> tiles, int64_t count) {
-    for (const int tile : tiles) {
-      row_bytes[tile] = 64;
-      rows[tile] = static_cast<uint8_t>(count);
-    }
-  }
-  void load() const {
-    asm volatile("" : : "r"(this) : "memory");  // GCC does not see all that the instruction reads
-    _tile_loadconfig(this);
-  }
-};
 
 // Where a pass leaves its sums: in c, or in `spare` to be added to c.
 class Sums {

@@ -1,5 +1,5 @@
 // CPU twin of segment_attention.h: scores of a tile of queries against the whole chunk, one softmax over them, and the
-// sums of values. Once per instruction set, and once more with the products of AVX512-BF16.
+// sums of values. Once per instruction set, and with the products of AVX512-BF16 and of AMX.
 #include "exact_float.h"
 
 #include "segment_attention.h"
@@ -17,6 +17,7 @@
 #include "isa.h"
 #include "isa_targets.h"
 #include "panels.h"
+#include "tile_shapes.h"
 
 namespace stepward::kernels {
 
@@ -28,9 +29,6 @@ struct AttentionOps {
   void (*attend_chunk)(const ChunkAttention& job);
   void (*weighted_add)(const float* x, int64_t n, float weight, bool fresh, float* out);
 };
-
-// Queries that share one softmax pass; a multiple of what any instruction set keeps in registers.
-constexpr int64_t kTile = 12;
 
 }  // namespace stepward::kernels
 
@@ -47,17 +45,32 @@ namespace stepward::kernels::avx512bf16 {
 #undef STEPWARD_BF16_PRODUCTS
 }  // namespace stepward::kernels::avx512bf16
 STEPWARD_TARGET_END
+
+STEPWARD_TILE_TARGET_BEGIN
+namespace stepward::kernels::amx {
+#define STEPWARD_VECTOR_BYTES 64
+#define STEPWARD_BF16_PRODUCTS
+#define STEPWARD_BF16_TILES
+#include STEPWARD_BODY
+#undef STEPWARD_VECTOR_BYTES
+#undef STEPWARD_BF16_PRODUCTS
+#undef STEPWARD_BF16_TILES
+}  // namespace stepward::kernels::amx
+STEPWARD_TARGET_END
 #endif  // __x86_64__
 
 namespace stepward::kernels {
 namespace {
 
-const std::vector<const AttentionOps*> kVariants = STEPWARD_VARIANTS(AttentionOps);
+const std::vector<const AttentionOps*> kVariants = [] {
+  std::vector<const AttentionOps*> variants = STEPWARD_VARIANTS(AttentionOps);
+#ifdef __x86_64__
+  variants.insert(variants.end(), {&avx512bf16::kOps, &amx::kOps});
+#endif
+  return variants;
+}();
 
 const AttentionOps& attention_ops() {
-#ifdef __x86_64__
-  if (has_bf16_products()) return avx512bf16::kOps;
-#endif
   return variant_of(kVariants, isa());
 }
 

@@ -127,13 +127,13 @@ TEST_P(SegmentAttentionTest, EqualsOneSoftmaxOverThePath) {
 }
 
 // Pairs of bf16 bits give the very bits of the floats they stand for, where those are multiplied; products of bf16
-// round queries and weights too, to 8 bits.
+// round queries and weights too, to 8 bits. A row's bits are the same alone.
 TEST_P(SegmentAttentionTest, Bf16BlocksAreTheirFloats) {
   const float bound = has_bf16_products() ? 0.02f : 0.0f;
   for (const int64_t dim : {40, 64, 128}) {
     std::mt19937 random(static_cast<uint32_t>(dim));
     std::normal_distribution<float> normal;
-    const int64_t tokens = 91, group = 3, rows = 5;
+    const int64_t tokens = 91, group = 3, rows = 25;
     Chunk chunk = random_chunk(random, tokens, dim);
     std::vector<std::vector<uint16_t>> narrow;
     for (auto& block : chunk.blocks) {
@@ -152,7 +152,14 @@ TEST_P(SegmentAttentionTest, Bf16BlocksAreTheirFloats) {
     for (const auto& block : narrow) narrow_blocks.push_back(block.data());
     std::vector<float> q(rows * group * dim);
     for (float& v : q) v = normal(random) / std::sqrt(static_cast<float>(dim));
-    const std::vector<int32_t> ids{0, 1, 2, 3, 4}, first{0, 0, 41, 0, 91}, last{1, 32, 75, 91, 91};
+    // Some rows see a window, one sees nothing; the last few end before the others' last block.
+    std::vector<int32_t> ids(rows), first(rows, 0), last(rows);
+    for (int32_t r = 0; r < rows; ++r) {
+      ids[r] = r;
+      first[r] = r % 3 == 2 ? 41 : 0;
+      last[r] = r < 20 ? 72 + r : 45 + r;
+    }
+    first[4] = last[4] = 91;
     std::vector<float> out[2], max[2], sum[2];
     for (int i = 0; i < 2; ++i) {
       out[i].assign(rows * group * value_width(dim), 0.0f);
@@ -162,6 +169,19 @@ TEST_P(SegmentAttentionTest, Bf16BlocksAreTheirFloats) {
                         ids.data(), first.data(), last.data(), rows, out[i].data(), max[i].data(), sum[i].data(), group,
                         narrow_blocks.data()});
     }
+    std::vector<float> alone(out[1].size()), alone_max(max[1].size()), alone_sum(sum[1].size());
+    for (int64_t r = 0; r < rows; ++r) {
+      attend_chunk_cpu({q.data(), group * dim, dim, 0, group, nullptr, ids.data() + r, ids.data() + r, first.data() + r,
+                        last.data() + r, 1, alone.data(), alone_max.data(), alone_sum.data(), group,
+                        narrow_blocks.data()});
+    }
+    for (int64_t r = 0; r < rows * group; ++r) {
+      const int64_t at = r * value_width(dim);
+      EXPECT_EQ(std::memcmp(alone.data() + at, out[1].data() + at, dim * sizeof(float)), 0)
+          << "dim " << dim << " " << r;
+    }
+    EXPECT_EQ(alone_max, max[1]);
+    EXPECT_EQ(alone_sum, sum[1]);
     for (int64_t r = 0; r < rows * group; ++r) {
       if (bound == 0.0f || sum[0][r] == 0.0f) {
         ASSERT_EQ(max[0][r], max[1][r]);

@@ -28,7 +28,8 @@ using kernels::PanelMode;
 
 // Rows that stay in the second-level cache while panels pass over them, at most about this many bytes of them.
 constexpr int64_t kRowBlockBytes = int64_t{448} << 10;
-// Rows that a thread takes through all products of a layer where each has that many, in tiles of the products.
+// Rows that a thread takes through all products of a layer where each has that many: a multiple of what every kind of
+// product takes at once, 12 in f32.
 constexpr int64_t kBlockRows = 96, kRowTile = 12;
 constexpr int64_t kMostPanels = 64;
 // Logits made at a time by a thread when they are only summed up, and rows at a time whose logits are whole.
@@ -113,6 +114,7 @@ class CpuDecoder final : public Decoder {
     packed_ = pack_model(model_, bf16_);
     // A float32 model's activations are not rounded, whatever its panels are.
     native_bf16_ = model_.dtype() == at::kBFloat16 && kernels::panel_ops().multiply_bf16 != nullptr;
+    row_tile_ = native_bf16_ ? kernels::panel_ops().bf16_row_tile : kRowTile;
   }
 
   void release_memory() override {
@@ -148,6 +150,8 @@ class CpuDecoder final : public Decoder {
   void narrow_row(Activations& x, int64_t row, int64_t columns) const {
     if (native_bf16_) kernels::decoder_row_ops().to_bf16(x.row(row), columns, x.narrow_row(row));
   }
+  // Rows whose inputs of a product stay in the second-level cache.
+  int64_t rows_at_once(const PackedLinear& w) const;
   void product(const Activations& x, int64_t first_row, int64_t rows, const PackedLinear& w, int64_t panel,
                int64_t panels, float* c, int64_t ldc, PanelMode mode) const;
   void linear(Team& team, const Activations& x, int64_t begin, int64_t end, const PackedLinear& w, float* y, int64_t ldy,
@@ -172,6 +176,7 @@ class CpuDecoder final : public Decoder {
   std::vector<float> cos_, sin_;  // [positions, head_dim / 2]
   PackedModel packed_;
   bool native_bf16_ = false;
+  int64_t row_tile_ = kRowTile;  // rows that products take at once, or a multiple
 
   // Of the step: residual stream, inputs of products, and attention's parts.
   std::vector<float> x_, qkv_, part_out_, part_max_, part_sum_, logits_;
@@ -198,8 +203,9 @@ void CpuDecoder::product(const Activations& x, int64_t first_row, int64_t rows, 
   }
 }
 
-int64_t rows_at_once(const PackedLinear& w) {
-  return std::max<int64_t>(24, kRowBlockBytes / (4 * w.inputs) / 12 * 12);
+int64_t CpuDecoder::rows_at_once(const PackedLinear& w) const {
+  const int64_t row_bytes = (native_bf16_ ? 2 : 4) * w.inputs;
+  return std::max(2 * row_tile_, kRowBlockBytes / row_bytes / row_tile_ * row_tile_);
 }
 
 // How many runs `panels` panels are shared out in: a thread takes a run at a time, so that what a product fetches ahead is
@@ -349,7 +355,7 @@ void CpuDecoder::attend(const StepPlan& plan, const AttentionEntries& entries, i
 // Where rows are cut into blocks, 0 and `rows` included. Few rows are one block, which all threads take together and share
 // out the panels of weights; of many, each thread takes blocks that stay in its cache from one product to the next, the
 // last of them small so that threads end together.
-std::vector<int64_t> row_blocks(int64_t rows) {
+std::vector<int64_t> row_blocks(int64_t rows, int64_t tile) {
   const int64_t threads = at::get_num_threads();
   std::vector<int64_t> cuts{0};
   if (rows < kBlockRows * 2 * threads) {
@@ -357,8 +363,8 @@ std::vector<int64_t> row_blocks(int64_t rows) {
     return cuts;
   }
   while (cuts.back() < rows) {
-    const int64_t left = rows - cuts.back(), piece = left / (2 * threads) / kRowTile * kRowTile;
-    cuts.push_back(std::min(rows, cuts.back() + std::clamp(piece, kRowTile, kBlockRows)));
+    const int64_t left = rows - cuts.back(), piece = left / (2 * threads) / tile * tile;
+    cuts.push_back(std::min(rows, cuts.back() + std::clamp(piece, tile, kBlockRows)));
   }
   return cuts;
 }
@@ -398,7 +404,7 @@ void CpuDecoder::run(const StepPlan& plan) {
     }
   }
 
-  const std::vector<int64_t> blocks = row_blocks(rows), kept_blocks = row_blocks(kept_rows);
+  const std::vector<int64_t> blocks = row_blocks(rows, row_tile_), kept_blocks = row_blocks(kept_rows, row_tile_);
   const auto over_rows = [](Team& team, const std::vector<int64_t>& cuts, const auto& stage) {
     if (cuts.size() == 2) return stage(team, 0, cuts[1]);
     team.share(static_cast<int64_t>(cuts.size()) - 1, 1, [&](int64_t block, int64_t) {
