@@ -54,10 +54,11 @@ inline void fetch(const char* at, int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(at + i, 0, 2);
 }
 
-// One panel and one tile of rows, or with `split` > 0 two, the second from that row on.
+// One panel and one tile of rows, or two, the second from row `split` on.
 template <bool two>
 void pass(const uint16_t* a, int64_t lda, int64_t split, const uint16_t* b, int64_t k, Sums& sums, Ahead ahead) {
   const int64_t row_bytes = lda * 2;
+  finish_stores();
   _tile_zero(0);
   _tile_zero(1);
   if constexpr (two) {
@@ -89,6 +90,7 @@ void pass(const uint16_t* a, int64_t lda, int64_t split, const uint16_t* b, int6
 void pass_pair(const uint16_t* a, int64_t lda, const uint16_t* b, int64_t panel_stride, int64_t k, Sums& sums,
                Ahead ahead) {
   const int64_t row_bytes = lda * 2;
+  finish_stores();
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);

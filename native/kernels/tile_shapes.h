@@ -1,4 +1,4 @@
-// How many rows and columns AMX's tiles have.
+// How many rows and columns AMX's tiles have, and what their loads need.
 #pragma once
 
 #ifdef __x86_64__
@@ -30,6 +30,11 @@ struct alignas(64) TileShapes {
     _tile_loadconfig(this);
   }
 };
+
+// Before the first load of a pass: GCC does not see that tile loads read memory, and could leave stores for later.
+inline void finish_stores() {
+  asm volatile("" : : : "memory");
+}
 
 }  // namespace stepward::kernels
 STEPWARD_TARGET_END
