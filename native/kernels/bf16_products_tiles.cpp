@@ -1,6 +1,8 @@
 // AMX-BF16: a step multiplies tiles of up to 16 rows by 32 k and of 32 k by 16 columns. The even and the odd k of a
 // step are summed up apart, then joined and added to the sum, each rounded to nearest, denormals as 0 (Intel's manual,
 // TDPBF16PS).
+#include "exact_float.h"
+
 #include "bf16_products.h"
 
 #ifdef __x86_64__
@@ -97,7 +99,9 @@ void pass_pair(const uint16_t* a, int64_t lda, const uint16_t* b, int64_t panel_
   _tile_zero(3);
   for (int64_t i = 0; i < k; i += kStep) {
     const uint16_t *first = b + i * kPanel, *second = first + panel_stride;
-    const char* at = ahead.at + i / kStep * ahead.step;
+    // Past the first panel's end lies the second, which is on its way: on to the pair that follows.
+    const int64_t skipped = i >= k - kAheadBytes / kStepBytes * kStep ? panel_stride * 2 : 0;
+    const char* at = ahead.at + i / kStep * ahead.step + skipped;
     fetch(at, ahead.step);
     fetch(at + panel_stride * 2, ahead.step);
     _tile_loadd(4, a + i, row_bytes);
@@ -162,6 +166,7 @@ void multiply_many(const uint16_t* a, int64_t lda, int64_t rows, const uint16_t*
 
 void multiply(const uint16_t* a, int64_t lda, int64_t rows, const uint16_t* b, int64_t panel_stride, int64_t panels,
               int64_t k, float* c, int64_t ldc, PanelMode mode) {
+  if (rows == 0) return;
   const auto& some = rows <= kTileRows ? multiply_few : multiply_many;
   some(a, lda, rows, b, panel_stride, panels, k, c, ldc, mode);
   _tile_release();

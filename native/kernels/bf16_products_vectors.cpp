@@ -1,4 +1,6 @@
 // AVX512-BF16: a step adds two products to every sum, the odd k's first.
+#include "exact_float.h"
+
 #include "bf16_products.h"
 
 #ifdef __x86_64__

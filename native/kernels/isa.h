@@ -1,4 +1,5 @@
-// Which instruction set the CPU kernels use: every kernel table has one variant for each of these.
+// Which instruction set the CPU kernels use: every kernel table has one variant for each of these, or for the first
+// few.
 #pragma once
 
 #include <algorithm>

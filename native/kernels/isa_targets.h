@@ -2,21 +2,15 @@
 #pragma once
 
 #ifdef __x86_64__
+#define STEPWARD_PRAGMA(text) _Pragma(#text)
 #ifdef __clang__
-#define STEPWARD_BF16_TARGET_BEGIN                                                                              \
-  _Pragma(                                                                                                      \
-      "clang attribute push(__attribute__((target(\"avx512f,avx512bw,avx512vl,avx512bf16,fma\"))), apply_to = " \
-      "function)")
-#define STEPWARD_TILE_TARGET_BEGIN                                                                                     \
-  _Pragma(                                                                                                             \
-      "clang attribute push(__attribute__((target(\"avx512f,avx512bw,avx512vl,avx512bf16,fma,amx-tile,amx-bf16\"))), " \
-      "apply_to = function)")
-#define STEPWARD_TARGET_END _Pragma("clang attribute pop")
+#define STEPWARD_TARGET_BEGIN(set) \
+  STEPWARD_PRAGMA(clang attribute push(__attribute__((target(set))), apply_to = function))
+#define STEPWARD_TARGET_END STEPWARD_PRAGMA(clang attribute pop)
 #else
-#define STEPWARD_BF16_TARGET_BEGIN \
-  _Pragma("GCC push_options") _Pragma("GCC target(\"avx512f,avx512bw,avx512vl,avx512bf16,fma\")")
-#define STEPWARD_TILE_TARGET_BEGIN \
-  _Pragma("GCC push_options") _Pragma("GCC target(\"avx512f,avx512bw,avx512vl,avx512bf16,fma,amx-tile,amx-bf16\")")
-#define STEPWARD_TARGET_END _Pragma("GCC pop_options")
+#define STEPWARD_TARGET_BEGIN(set) STEPWARD_PRAGMA(GCC push_options) STEPWARD_PRAGMA(GCC target(set))
+#define STEPWARD_TARGET_END STEPWARD_PRAGMA(GCC pop_options)
 #endif
+#define STEPWARD_BF16_TARGET_BEGIN STEPWARD_TARGET_BEGIN("avx512f,avx512bw,avx512vl,avx512bf16,fma")
+#define STEPWARD_TILE_TARGET_BEGIN STEPWARD_TARGET_BEGIN("avx512f,avx512bw,avx512vl,avx512bf16,fma,amx-tile,amx-bf16")
 #endif

@@ -17,7 +17,7 @@ enum class PanelMode { store, add, resume };
 
 struct PanelOps {
   const char* name;
-  int64_t bf16_row_tile;  // rows that share one pass over a panel in multiply_bf16
+  int64_t bf16_row_tile;  // rows that share one pass over a panel in multiply_bf16; 0 without it
 
   // c[r, 32 p + j] for r < rows, p < panels, over i < k of a[r, i] * b[p * panel_stride + i * ldb + j].
   // a [rows, k] f32 with row stride lda; c f32 with row stride ldc >= 32 * panels.

@@ -41,8 +41,9 @@ struct ChunkAttention {
   float* out;         // [parts, heads, value_width]
   float *max, *sum;   // [parts, heads]
   int64_t num_heads;  // of out, max and sum
-  // Where head_blocks is null: blocks of bf16 bits in pairs. With AVX512-BF16 or AMX queries and weights are rounded to
-  // bf16 for their products, elsewhere keys and values are widened to f32 as they are read.
+  // Where head_blocks is null: blocks of bf16 bits in pairs. With AVX512-BF16 or AMX (where head_dim is a multiple of
+  // 32) queries and weights are rounded to bf16 for their products, elsewhere keys and values are widened to f32 as
+  // they are read.
   const uint16_t* const* bf16_blocks = nullptr;
 };
 
