@@ -23,8 +23,6 @@ constexpr int64_t kStep = 32;                                // k of a tile
 constexpr int64_t kPairBytes = kPanel * 2 * 2;               // two k of a panel
 constexpr int64_t kStepBytes = kStep / 2 * kPairBytes;
 
-// Tiles 0 to 3 are sums, 4 and where there are two 5 are rows of a, the others halves of panels.
-
 // Where a pass leaves its sums: in c, or in `spare` to be added to c.
 class Sums {
  public:
@@ -59,44 +57,20 @@ inline void fetch(const char* at, int64_t bytes) {
 // One panel and one tile of rows, or two, the second from row `split` on.
 template <bool two>
 void pass(const uint16_t* a, int64_t lda, int64_t split, const uint16_t* b, int64_t k, Sums& sums, Ahead ahead) {
-  const int64_t row_bytes = lda * 2;
-  finish_stores();
-  _tile_zero(0);
-  _tile_zero(1);
-  if constexpr (two) {
-    _tile_zero(2);
-    _tile_zero(3);
-  }
+  start_sums<two>();
   for (int64_t i = 0; i < k; i += kStep) {
     fetch(ahead.at + i / kStep * ahead.step, ahead.step);
-    _tile_loadd(6, b + i * kPanel, kPairBytes);
-    _tile_loadd(4, a + i, row_bytes);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(7, b + i * kPanel + 32, kPairBytes);
-    _tile_dpbf16ps(1, 4, 7);
-    if constexpr (two) {
-      _tile_loadd(5, a + split * lda + i, row_bytes);
-      _tile_dpbf16ps(2, 5, 6);
-      _tile_dpbf16ps(3, 5, 7);
-    }
+    add_step<two>(a + i, a + split * lda + i, lda * 2, b + i * kPanel, kPairBytes);
   }
-  _tile_stored(0, sums.at(0, 0), sums.row_bytes());
-  _tile_stored(1, sums.at(0, 16), sums.row_bytes());
-  if constexpr (two) {
-    _tile_stored(2, sums.at(split, 0), sums.row_bytes());
-    _tile_stored(3, sums.at(split, 16), sums.row_bytes());
-  }
+  store_sums<two>(sums.at(0, 0), sums.at(split, 0), sums.row_bytes());
 }
 
-// One tile of rows and two panels, panel_stride apart: four sums in flight hide how long a product takes.
+// One tile of rows and two panels, panel_stride apart: four sums in flight hide how long a product
+// takes. Tile 4 has the rows, 5 to 7 the panels' halves in turn.
 void pass_pair(const uint16_t* a, int64_t lda, const uint16_t* b, int64_t panel_stride, int64_t k, Sums& sums,
                Ahead ahead) {
   const int64_t row_bytes = lda * 2;
-  finish_stores();
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
+  start_sums<true>();
   for (int64_t i = 0; i < k; i += kStep) {
     const uint16_t *first = b + i * kPanel, *second = first + panel_stride;
     // Past the first panel's end lies the second, which is on its way: on to the pair that follows.
@@ -114,10 +88,7 @@ void pass_pair(const uint16_t* a, int64_t lda, const uint16_t* b, int64_t panel_
     _tile_loadd(5, second + 32, kPairBytes);
     _tile_dpbf16ps(3, 4, 5);
   }
-  _tile_stored(0, sums.at(0, 0), sums.row_bytes());
-  _tile_stored(1, sums.at(0, 16), sums.row_bytes());
-  _tile_stored(2, sums.at(0, kPanel), sums.row_bytes());
-  _tile_stored(3, sums.at(0, kPanel + 16), sums.row_bytes());
+  store_sums<true>(sums.at(0, 0), sums.at(0, kPanel), sums.row_bytes());
 }
 
 void multiply_few(const uint16_t* a, int64_t lda, int64_t rows, const uint16_t* b, int64_t panel_stride, int64_t panels,
