@@ -36,7 +36,8 @@ inline void finish_stores() {
   asm volatile("" : : : "memory");
 }
 
-// Sums of 32 columns in tiles 0 and 1, and with `two` of more rows in 2 and 3. Tiles 4 and 5 take rows, 6 and 7 columns.
+// Sums of 32 columns in tiles 0 and 1, and with `two` of more rows in 2 and 3. Tiles 4 and 5 take rows, 6 and 7
+// columns.
 template <bool two>
 void start_sums() {
   finish_stores();
