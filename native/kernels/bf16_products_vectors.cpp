@@ -48,15 +48,12 @@ void run(const uint16_t* a, int64_t lda, const uint16_t* b, int64_t k, float* c,
 
 void multiply(const uint16_t* a, int64_t lda, int64_t rows, const uint16_t* b, int64_t panel_stride, int64_t panels,
               int64_t k, float* c, int64_t ldc, PanelMode mode) {
-  const int64_t tiles = (rows + kRowTile - 1) / kRowTile;
   for (int64_t p = 0; p < panels; ++p) {
-    for (int64_t r = 0; r < rows; r += kRowTile) {
-      const uint16_t* panel = b + p * panel_stride;
-      with_count<kRowTile>(std::min<int64_t>(kRowTile, rows - r), [&]<int M>() {
-        run<M>(a + r * lda, lda, panel, k, c + r * ldc + p * kPanel, ldc, mode,
-               ahead_of(panel, panel + panel_stride, k / 2, 4 * kPanel, r / kRowTile, tiles));
-      });
-    }
+    const uint16_t* panel = b + p * panel_stride;
+    over_tiles<kRowTile>(rows, [&]<int M>(int64_t r, int64_t t, int64_t tiles) {
+      run<M>(a + r * lda, lda, panel, k, c + r * ldc + p * kPanel, ldc, mode,
+             ahead_of(panel, panel + panel_stride, k / 2, 4 * kPanel, t, tiles));
+    });
   }
 }
 
