@@ -1,8 +1,10 @@
 // Gradients of random forests against plain float64 autograd on unpacked pairs: deep and wide trees, uneven and empty
 // segments, empty trunks, siblings that begin with the same tokens, several trees at once, for every family, full and
-// LoRA, with and without checkpoints and accumulation. Fresh seeds every run; a failure names its own.
+// LoRA, with and without checkpoints and accumulation, for every loss. Fresh seeds every run; a failure names its own.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdlib>
 #include <random>
@@ -30,6 +32,12 @@ struct Case {
   std::vector<int64_t> from;                 // first token of the completion
 };
 
+// The first token of a sequence has no context to be scored in.
+double scored_tokens(const Case& c, int32_t completion) {
+  return static_cast<double>(c.tokens[completion].size()) -
+         static_cast<double>(std::max<int64_t>(1, c.from[completion]));
+}
+
 class Generator {
  public:
   explicit Generator(uint32_t seed) : random_(seed) {}
@@ -49,10 +57,26 @@ class Generator {
     for (size_t p = 0; p < pairs; ++p) result.batch.weight.push_back(below(5) == 0 ? 0.0f : 0.5f + 0.25f * below(4));
     for (size_t c = 0; c < result.tokens.size(); ++c) result.batch.reference.push_back(-3.0f - below(20));
     result.batch.beta = 0.2f;
+    add_loss(result);
     return result;
   }
 
  private:
+  void add_loss(Case& c) {
+    PreferenceBatch& batch = c.batch;
+    batch.loss = std::array{"sigmoid", "ipo", "hinge", "robust", "sigmoid_norm", "simpo"}[below(6)];
+    const bool smooths = batch.loss == "sigmoid" || batch.loss == "robust" || batch.loss == "simpo";
+    if (smooths && below(2) == 0) batch.label_smoothing = 0.1f;
+    if (batch.loss == "simpo") batch.gamma = 0.25f * below(3);
+    if (below(3) == 0) {
+      for (size_t p = 0; p < batch.chosen.size(); ++p) batch.mix.push_back(0.25f * below(5));
+    }
+    if (below(3) == 0) {
+      batch.sft_weight = 0.5f;
+      for (const int32_t w : batch.chosen) batch.token_norm += scored_tokens(c, w);
+    }
+  }
+
   int32_t segment(Forest& forest, int32_t parent, int length, int32_t first_token = -1) {
     for (int i = 0; i < length; ++i) forest.tokens.push_back(i == 0 && first_token >= 0 ? first_token : below(61));
     forest.offsets.push_back(static_cast<int32_t>(forest.tokens.size()));
@@ -97,14 +121,36 @@ class Generator {
   std::mt19937 random_;
 };
 
+// The loss of a pair whose log-ratios (simpo: log-probs), per token where the loss takes them so, differ by
+// `difference`.
+at::Tensor oracle_pair(const PreferenceBatch& batch, const at::Tensor& difference) {
+  const double beta = batch.beta, smoothing = batch.label_smoothing;
+  const at::Tensor margin = beta * difference - (batch.loss == "simpo" ? batch.gamma : 0.0f);
+  if (batch.loss == "ipo") return (difference - 1 / (2 * beta)).square();
+  if (batch.loss == "hinge") return at::relu(1 - margin);
+  const at::Tensor right = -(1 - smoothing) * at::log_sigmoid(margin), wrong = -smoothing * at::log_sigmoid(-margin);
+  if (batch.loss == "robust") return (right - wrong) / (1 - 2 * smoothing);
+  return right + wrong;
+}
+
 at::Tensor oracle_loss(PlainModel& plain, const Case& c) {
-  std::vector<at::Tensor> logprobs;
-  for (size_t i = 0; i < c.tokens.size(); ++i) logprobs.push_back(plain.logprob(c.tokens[i], c.from[i]));
+  const PreferenceBatch& batch = c.batch;
+  const bool per_token = batch.loss == "ipo" || batch.loss == "sigmoid_norm" || batch.loss == "simpo";
+  std::vector<at::Tensor> logprobs, scores;
+  for (size_t i = 0; i < c.tokens.size(); ++i) {
+    logprobs.push_back(plain.logprob(c.tokens[i], c.from[i]));
+    const double reference = batch.loss == "simpo" ? 0 : batch.reference[i];
+    const double tokens = per_token ? std::max(1.0, scored_tokens(c, static_cast<int32_t>(i))) : 1.0;
+    scores.push_back((logprobs[i] - reference) / tokens);
+  }
   at::Tensor loss = at::zeros({}, at::kDouble);
-  for (size_t p = 0; p < c.batch.chosen.size(); ++p) {
-    const int32_t w = c.batch.chosen[p], l = c.batch.rejected[p];
-    const at::Tensor margin = (logprobs[w] - c.batch.reference[w]) - (logprobs[l] - c.batch.reference[l]);
-    loss = loss - at::log_sigmoid(margin * static_cast<double>(c.batch.beta)) * c.batch.weight[p] / c.batch.pair_norm;
+  for (size_t p = 0; p < batch.chosen.size(); ++p) {
+    const int32_t w = batch.chosen[p], l = batch.rejected[p];
+    const double weight = batch.weight[p], mix = batch.mix.empty() ? 1.0 : batch.mix[p];
+    const at::Tensor difference = scores[w] - scores[l];
+    loss = loss + (mix * oracle_pair(batch, difference) + (1 - mix) * oracle_pair(batch, -difference)) * weight /
+                      batch.pair_norm;
+    if (batch.sft_weight > 0) loss = loss - batch.sft_weight * weight * logprobs[w] / batch.token_norm;
   }
   return loss;
 }
@@ -112,12 +158,13 @@ at::Tensor oracle_loss(PlainModel& plain, const Case& c) {
 // The pairs of a batch in `parts` batches over the same forest.
 std::vector<PreferenceBatch> split(const PreferenceBatch& whole, size_t parts) {
   std::vector<PreferenceBatch> out(parts, whole);
-  for (PreferenceBatch& part : out) part.chosen = part.rejected = {}, part.weight = {};
+  for (PreferenceBatch& part : out) part.chosen = part.rejected = {}, part.weight = part.mix = {};
   for (size_t p = 0; p < whole.chosen.size(); ++p) {
     PreferenceBatch& part = out[p % parts];
     part.chosen.push_back(whole.chosen[p]);
     part.rejected.push_back(whole.rejected[p]);
     part.weight.push_back(whole.weight[p]);
+    if (!whole.mix.empty()) part.mix.push_back(whole.mix[p]);
   }
   std::erase_if(out, [](const PreferenceBatch& part) { return part.chosen.empty(); });
   return out;
@@ -166,6 +213,7 @@ TEST_P(GradientProperty, RandomForestsEqualUnpackedAutograd) {
         }
       }
       const Case c = generator.make();
+      SCOPED_TRACE(c.batch.loss + (c.batch.mix.empty() ? "" : ", mixed"));
       double loss = 0;
       for (const PreferenceBatch& part : split(c.batch, round < 2 ? 1 : 3)) loss += trainer.accumulate(part, {}).loss;
 
