@@ -133,6 +133,49 @@ TEST_P(PanelsTest, ABf16RowsBitsDoNotDependOnTheOthers) {
   }
 }
 
+// Rows further apart than they are long, on both sides: nothing between them is read or written.
+TEST_P(PanelsTest, Bf16ProductsKeepToTheirRows) {
+  const PanelOps& ops = panel_ops();
+  if (ops.multiply_bf16 == nullptr) GTEST_SKIP() << "no bf16 products";
+  const int64_t panels = 3, width = panels * kPanel, k = 96, lda = k + 32, ldc = width + 16;
+  const uint16_t nan = to_bf16(std::nanf(""));
+  for (const int64_t rows : {1, 16, 17, 40}) {
+    std::vector<uint16_t> a(rows * lda, nan), close(rows * k), w(width * k), packed(width * k);
+    const auto values = random_floats(close.size() + w.size(), 12);
+    for (size_t i = 0; i < close.size(); ++i) close[i] = a[i / k * lda + i % k] = to_bf16(values[i]);
+    for (size_t i = 0; i < w.size(); ++i) w[i] = to_bf16(values[close.size() + i]);
+    pack_bf16_panels(w.data(), k, width, k, packed.data());
+    for (const PanelMode mode : {PanelMode::store, PanelMode::add}) {
+      std::vector<float> expected(rows * width, 2.0f), got(rows * ldc, 2.0f);
+      ops.multiply_bf16(close.data(), k, rows, packed.data(), kPanel * k, panels, k, expected.data(), width, mode);
+      ops.multiply_bf16(a.data(), lda, rows, packed.data(), kPanel * k, panels, k, got.data(), ldc, mode);
+      for (int64_t i = 0; i < rows * ldc; ++i) {
+        ASSERT_EQ(got[i], i % ldc < width ? expected[i / ldc * width + i % ldc] : 2.0f)
+            << ops.name << ", " << rows << " rows, element " << i;
+      }
+    }
+  }
+}
+
+TEST_P(PanelsTest, ANanOfBf16OperandsStaysInItsRowAndColumn) {
+  const PanelOps& ops = panel_ops();
+  if (ops.multiply_bf16 == nullptr) GTEST_SKIP() << "no bf16 products";
+  const int64_t rows = 21, width = 2 * kPanel, k = 64, row = 18, column = 35;
+  const uint16_t one = to_bf16(1.0f), nan = to_bf16(std::nanf(""));
+  std::vector<uint16_t> a(rows * k, one), w(width * k, one), packed(width * k);
+  a[row * k + 7] = w[column * k + 40] = nan;
+  pack_bf16_panels(w.data(), k, width, k, packed.data());
+  std::vector<float> c(rows * width);
+  ops.multiply_bf16(a.data(), k, rows, packed.data(), kPanel * k, 2, k, c.data(), width, PanelMode::store);
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t j = 0; j < width; ++j) {
+      const float value = c[r * width + j];
+      EXPECT_TRUE(r == row || j == column ? std::isnan(value) : value == static_cast<float>(k))
+          << ops.name << ", row " << r << " column " << j << ": " << value;
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Isas, PanelsTest, ::testing::ValuesIn(available_isas()),
                          [](const auto& info) { return std::string(isa_name(info.param)); });
 

@@ -41,6 +41,30 @@ Chunk random_chunk(std::mt19937& random, int64_t tokens, int64_t dim) {
   return chunk;
 }
 
+// The chunk's blocks as bf16 bits in pairs; its floats become those that they stand for.
+std::vector<std::vector<uint16_t>> narrowed(Chunk& chunk, int64_t dim) {
+  std::vector<std::vector<uint16_t>> narrow;
+  for (auto& block : chunk.blocks) {
+    std::vector<uint16_t> pairs(block.size());
+    for (int64_t i = 0; i < static_cast<int64_t>(block.size()); ++i) {
+      const uint16_t value = to_bf16(block[i]);
+      const uint32_t bits = static_cast<uint32_t>(value) << 16;
+      std::memcpy(&block[i], &bits, sizeof(float));
+      const int64_t keys = dim * kBlockTokens, columns = i < keys ? kBlockTokens : value_width(dim);
+      const int64_t begin = i < keys ? 0 : keys, row = (i - begin) / columns, column = (i - begin) % columns;
+      pairs[begin + row / 2 * 2 * columns + 2 * column + row % 2] = value;
+    }
+    narrow.push_back(std::move(pairs));
+  }
+  return narrow;
+}
+
+std::vector<const uint16_t*> addresses(const std::vector<std::vector<uint16_t>>& blocks) {
+  std::vector<const uint16_t*> at;
+  for (const auto& block : blocks) at.push_back(block.data());
+  return at;
+}
+
 struct Row {
   std::vector<int32_t> first, last;  // of each chunk
 };
@@ -135,21 +159,8 @@ TEST_P(SegmentAttentionTest, Bf16BlocksAreTheirFloats) {
     std::normal_distribution<float> normal;
     const int64_t tokens = 91, group = 3, rows = 25;
     Chunk chunk = random_chunk(random, tokens, dim);
-    std::vector<std::vector<uint16_t>> narrow;
-    for (auto& block : chunk.blocks) {
-      std::vector<uint16_t> pairs(block.size());
-      for (int64_t i = 0; i < static_cast<int64_t>(block.size()); ++i) {
-        const uint16_t narrowed = to_bf16(block[i]);
-        const uint32_t bits = static_cast<uint32_t>(narrowed) << 16;
-        std::memcpy(&block[i], &bits, sizeof(float));
-        const int64_t keys = dim * kBlockTokens, columns = i < keys ? kBlockTokens : value_width(dim);
-        const int64_t begin = i < keys ? 0 : keys, row = (i - begin) / columns, column = (i - begin) % columns;
-        pairs[begin + row / 2 * 2 * columns + 2 * column + row % 2] = narrowed;
-      }
-      narrow.push_back(std::move(pairs));
-    }
-    std::vector<const uint16_t*> narrow_blocks;
-    for (const auto& block : narrow) narrow_blocks.push_back(block.data());
+    const auto narrow = narrowed(chunk, dim);
+    const auto narrow_blocks = addresses(narrow);
     std::vector<float> q(rows * group * dim);
     for (float& v : q) v = normal(random) / std::sqrt(static_cast<float>(dim));
     // Some rows see a window, one sees nothing; the last few end before the others' last block.
@@ -160,6 +171,7 @@ TEST_P(SegmentAttentionTest, Bf16BlocksAreTheirFloats) {
       last[r] = r < 20 ? 72 + r : 45 + r;
     }
     first[4] = last[4] = 91;
+    first[5] = 40, last[5] = 47;  // both within one block
     std::vector<float> out[2], max[2], sum[2];
     for (int i = 0; i < 2; ++i) {
       out[i].assign(rows * group * value_width(dim), 0.0f);
@@ -209,6 +221,32 @@ TEST_P(SegmentAttentionTest, NanReachesTheResult) {
     const auto result =
         attend(chunks, {{{0, 0}, {50, static_cast<int32_t>(tokens)}}}, std::vector<float>(dim, 0.1f), 1, dim, true);
     for (const float v : result) EXPECT_TRUE(std::isnan(v));
+  }
+}
+
+TEST_P(SegmentAttentionTest, NanOfBf16BlocksReachesTheResult) {
+  const int64_t dim = 64, tokens = 40;
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const int64_t keys = dim * kBlockTokens, key = 5 * kBlockTokens, value = keys + 20 * value_width(dim) + 3;
+  for (const int64_t at : {key, value}) {
+    std::mt19937 random(3);
+    Chunk chunk = random_chunk(random, tokens, dim);
+    chunk.blocks[0][at] = nan;
+    const auto narrow = narrowed(chunk, dim);
+    const auto blocks = addresses(narrow);
+    const std::vector<float> q(dim, 0.1f);
+    const int32_t zero = 0;
+    for (const int32_t first : {0, 21}) {  // of the values' NaN only the first row sees the token
+      const int32_t last = static_cast<int32_t>(tokens);
+      std::vector<float> out(value_width(dim));
+      float max = 0, sum = 0;
+      attend_chunk_cpu({q.data(), dim, dim, 0, 1, nullptr, &zero, &zero, &first, &last, 1, out.data(), &max, &sum, 1,
+                        blocks.data()});
+      for (int64_t d = 0; d < dim; ++d) {
+        const bool lost = first == 0 && (at == key || d == 3);
+        EXPECT_EQ(std::isnan(out[d] / sum), lost) << (at == key ? "key" : "value") << " column " << d;
+      }
+    }
   }
 }
 
