@@ -139,6 +139,21 @@ describe('sharing', () => {
     expect(packStep([long(0), long(1)], 100_000, exact)[0]?.runs).toHaveLength(1);
   });
 
+  it.each([
+    ['cpu', 'float32', 10],
+    ['cpu', 'bfloat16', 40_000],
+    ['cuda:0', 'bfloat16', 10],
+    ['cuda:0', 'float32', 40_000],
+  ] as const)(
+    'a branching tree on %s in %s is charged the pairs that its attention computes',
+    (device, dtype, pairs) => {
+      const cost = costOf({ hiddenSize: 64, device, dtype });
+      const tree = { tokens: 200, segments: 3, attended: 10 };
+      expect(cost({ ...tree, branches: true }) - cost({ ...tree, attended: 0, branches: false })).toBe(pairs);
+      expect(cost({ ...tree, branches: false }) - cost({ ...tree, attended: 0, branches: false })).toBe(10);
+    },
+  );
+
   it.each([1, 2, 3, 4])('costs least of all cuts into consecutive runs within the budget, seed %i', (seed) => {
     const random = randomNumbers(seed);
     const prompts = Array.from({ length: 9 }, () => Array.from({ length: 12 }, () => Math.floor(random() * 1.3)));

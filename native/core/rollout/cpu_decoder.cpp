@@ -102,7 +102,7 @@ class CpuDecoder final : public Decoder {
         bf16_kv_(model.dtype() == at::kBFloat16),
         head_bytes_(kernels::head_block_elements(config_.head_dim) * (bf16_kv_ ? 2 : 4)),
         memory_(block_bytes()),
-        sharing_threshold_(measure_sharing_threshold(config_.head_dim, config_.num_heads / config_.num_kv_heads)),
+        sharing_threshold_(measure_sharing_threshold(config_.head_dim, config_.num_heads / config_.num_kv_heads, bf16_kv_)),
         rope_(rope_table(config_)) {}
 
   int64_t block_bytes() const override { return config_.num_layers * config_.num_kv_heads * head_bytes_; }
