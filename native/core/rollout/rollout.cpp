@@ -62,10 +62,12 @@ std::shared_ptr<const Sampling> compile_sampling(const Model& model, const Token
                static_cast<uint32_t>(step), static_cast<uint32_t>(first_candidate)});
 }
 
-Rollout::State::State(const Model& m, const RolloutOptions& o)
+Rollout::State::State(const Model& m, const RolloutOptions& o) : State(m, o, make_decoder(m, o)) {}
+
+Rollout::State::State(const Model& m, const RolloutOptions& o, std::unique_ptr<Decoder> d)
     : model(m),
       options(o),
-      decoder(make_decoder(m, o)),
+      decoder(std::move(d)),
       tree(*decoder, o.kv_budget_bytes),
       scheduler(m, *decoder, tree, o) {}
 
@@ -244,6 +246,8 @@ Rollout::Rollout(const Model& model, const RolloutOptions& options) {
     fail(ErrorCode::INVALID_ARGUMENT, "stepTokens: expected at least 1, got ", options.step_tokens);
   state_ = std::make_unique<State>(model, options);
 }
+
+Rollout::Rollout(std::unique_ptr<State> state) : state_(std::move(state)) {}
 
 Rollout::~Rollout() {
   if (state_) state_->scheduler.fail_all(std::make_exception_ptr(Error(ErrorCode::CANCELLED, "the engine is ending")));

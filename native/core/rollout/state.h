@@ -15,6 +15,7 @@ namespace stepward {
 class Rollout::State {
  public:
   State(const Model& model, const RolloutOptions& options);
+  State(const Model& model, const RolloutOptions& options, std::unique_ptr<Decoder> decoder);
   ~State();
 
   // A segment after `parent`, checked; found again where there is an equal one and sharing is on.

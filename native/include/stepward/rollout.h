@@ -87,7 +87,11 @@ struct RolloutCounters {
 
 class Rollout {
  public:
+  class State;
+
   Rollout(const Model& model, const RolloutOptions& options);
+  // Over parts put together elsewhere: a decoder of one's own (core/rollout/state.h).
+  explicit Rollout(std::unique_ptr<State> state);
   ~Rollout();
 
   // ---- The tree. Throws TOKEN_OUT_OF_RANGE, CONTEXT_TOO_LONG, INVALID_ARGUMENT (no token), HANDLE_INVALID (no such
@@ -132,7 +136,6 @@ class Rollout {
   RolloutCounters counters() const;
   void reset_counters();
 
-  class State;
   State& state() { return *state_; }
 
  private:
