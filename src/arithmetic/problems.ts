@@ -1,6 +1,7 @@
 // Seeded word problems of two or three additions and subtractions. A problem belongs to exactly one split, by a hash of
 // its text, so no two calls with different splits can ever share a problem.
 
+import { StepwardError } from '../errors.js';
 import { hashText, Random } from './random.js';
 import { forgetfulResult, hasCarry, type Operator, rightResult, type Sum } from './sums.js';
 import { NAMES, SCENES, THINGS } from './words.js';
@@ -96,8 +97,12 @@ function writeProblem(random: Random, start: number, changes: readonly Change[])
   return [fill(scene.opening, start), ...sentences, fill(scene.question, 0)].join(' ');
 }
 
-/** Draws one problem of `split`; deterministic in the state of `random`. */
+/** Draws one problem of `split`; deterministic in the state of `random`. Throws INVALID_ARGUMENT for no such split. */
 export function drawProblem(random: Random, split: Split): Omit<Problem, 'id'> {
+  const splits = SPLIT_SHARES.map(([name]) => name);
+  if (!splits.includes(split)) {
+    throw new StepwardError('INVALID_ARGUMENT', `split: expected ${splits.join(' or ')}, got ${split}`);
+  }
   for (;;) {
     const start = random.integer(SMALLEST, LARGEST);
     const changes = drawChanges(random, start, random.integer(2, 3));

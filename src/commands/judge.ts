@@ -1,7 +1,9 @@
 // `stepward judge`: which of two next steps is better, asked in both orders.
 
 import type { Command } from 'commander';
+import { percent } from '../data/percent.js';
 import type { BothOrders } from '../judge/report.js';
+import { unreadVerdicts } from '../judge/unread.js';
 import {
   addFormatOption,
   addJudgeOptions,
@@ -92,6 +94,12 @@ async function run(options: JudgeCommandOptions, context: CommandContext): Promi
       labelled.map(({ label }) => label),
       labelled.map(({ orders }) => orders),
     );
+    context.log.info(
+      `judge: wrote ${options.output}${labelled.length === 0 ? '' : ` (${percent(report.pair_accuracy)} of ${labelled.length} labelled pairs right in both orders)`}`,
+    );
+    const bias = judgeBias(answers);
+    const unread = unreadVerdicts({ ...bias, verdicts: 2 * pairs.length }, judge);
+    if (unread !== undefined) context.log.warn(unread);
     return {
       records: pairs.length,
       labelled: labelled.length,
@@ -103,7 +111,7 @@ async function run(options: JudgeCommandOptions, context: CommandContext): Promi
             verdict_accuracy: report.verdict_accuracy,
             verdict_interval: report.verdict_interval,
           }),
-      ...judgeBias(answers),
+      ...bias,
       judge_prompt_tokens: counts.judge_prompt_tokens,
       judge_generated_tokens: counts.judge_generated_tokens,
       computed_tokens: rollout.computed_tokens,

@@ -4,6 +4,8 @@
 import { join } from 'node:path';
 import { type Command, Option } from 'commander';
 import { type SearchConfig, type SelectConfig, searchSchema, selectSchema } from '../config/recipe.js';
+import { percent } from '../data/percent.js';
+import { unreadVerdicts } from '../judge/unread.js';
 import {
   addFormatOption,
   addJudgeOptions,
@@ -169,6 +171,11 @@ async function run(options: SearchCommandOptions, context: CommandContext): Prom
       const paths = { search: join(folder, 'search.jsonl'), pairs: join(folder, 'pairs.jsonl') };
       return writeTrees(policy, trees, answers, counts, { recipe: { select }, grader }, paths);
     });
+    context.log.info(
+      `search: wrote ${options.output} (${summary.pairs} pairs, ${summary.verdicts} verdicts${summary.accuracy === null ? '' : `, ${percent(summary.accuracy)} of the answers right`})`,
+    );
+    const unread = unreadVerdicts(summary, judge);
+    if (unread !== undefined) context.log.warn(unread);
     return {
       records: problems.length,
       ...summary,

@@ -49,7 +49,10 @@ export async function policyOf(
 export async function openPolicy(options: EngineOptions, { format, judge }: PolicyOptions = {}): Promise<Policy> {
   const { directory } = options;
   if (!existsSync(directory) || !statSync(directory).isDirectory()) {
-    throw new StepwardError('FILE_NOT_FOUND', `${directory}: no such model folder`);
+    throw new StepwardError(
+      'FILE_NOT_FOUND',
+      `${directory}: no such model folder (expected a folder on this machine in Hugging Face form)`,
+    );
   }
   const codec = await loadCodec(directory);
   if (!codec) {

@@ -51,7 +51,8 @@ export async function readProblems(path: string, needAnswer = false): Promise<Pl
   for await (const { line, record } of readChecked(path, () => problemLine)) {
     const place = `${path}:${line}`;
     const problem = record.problem ?? record.question;
-    if (problem === undefined) throw bad(place, 'expected the key problem or question, found neither');
+    if (problem === undefined)
+      throw bad(place, `expected the key problem or question, found ${Object.keys(record).join(', ') || 'no key'}`);
     if (needAnswer && record.answer === undefined) {
       throw bad(place, 'answer: expected a text or number, which is missing');
     }

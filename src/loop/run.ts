@@ -4,6 +4,7 @@
 import type { Recipe } from '../config/recipe.js';
 import { StepwardError, toStepwardError } from '../errors.js';
 import { Grader } from '../eval/grader.js';
+import { unreadVerdicts } from '../judge/unread.js';
 import { readFormat, writeModelFormat } from '../prompts/load.js';
 import { finished, RunFolder } from '../run/folder.js';
 import { judgeGuard } from '../run/guards.js';
@@ -30,7 +31,7 @@ export interface RunOptions {
   machine: Pick<Manifest, 'versions' | 'device' | 'cpu_capability' | 'threads'>;
 }
 
-/** Runs a recipe. The folder is left resumable however it ends. Throws GUARD_STOPPED, CANCELLED and what the stages throw. */
+/** Runs a recipe. The folder is left resumable however it ends, and is not left where nothing was made. Throws GUARD_STOPPED, CANCELLED and what the stages throw. */
 export async function runRecipe({
   recipe,
   directory,
@@ -66,6 +67,8 @@ export async function runRecipe({
     return metrics;
   } catch (thrown) {
     const error = toStepwardError(thrown);
+    // What is wrong with its input is put right in the input: a run that has made nothing is begun again, not resumed.
+    if (!before && error.code !== 'CANCELLED' && folder.withdraw()) throw error;
     const state = { GUARD_STOPPED: 'stopped', CANCELLED: 'interrupted' } as const;
     end(state[error.code as keyof typeof state] ?? 'failed', error.code === 'CANCELLED' ? undefined : error.message);
     throw error;
@@ -131,8 +134,10 @@ function checkJudge(
     if (!last) hooks.warn?.(`${name}: no evaluate.judge_source, so nothing shows whether its verdicts can be trusted`);
     return;
   }
-  const message = judgeGuard(recipe.guards, judge.verdict_accuracy, previous);
-  if (message === undefined) return;
+  const finding = judgeGuard(recipe.guards, judge.verdict_accuracy, previous);
+  if (finding === undefined) return;
+  const unread = unreadVerdicts({ ...judge, verdicts: 2 * judge.n }, recipe.judge);
+  const message = unread === undefined ? finding : `${finding}; ${unread}`;
   if (recipe.guards.on === 'stop' && !last) {
     throw new StepwardError('GUARD_STOPPED', `${name}: ${message}. guards.on: warn goes on all the same`);
   }

@@ -2,6 +2,7 @@
 
 import { readJsonl } from '../data/jsonl.js';
 import { StepwardError } from '../errors.js';
+import { unreadVerdicts } from '../judge/unread.js';
 import { deriveSeed } from '../random.js';
 import type { ModelFolder } from '../run/folder.js';
 import { ChosenGuard } from '../run/guards.js';
@@ -9,6 +10,7 @@ import { usesReference } from '../training/losses/pair-loss.js';
 import { trainPreference } from '../training/preference.js';
 import type { PreferenceTree } from '../training/types.js';
 import type { RunContext } from './context.js';
+import type { SearchSummary } from './iteration.js';
 import { preferenceTree } from './pairs.js';
 import type { Policy } from './policy.js';
 import type { SearchRecord } from './search-record.js';
@@ -27,9 +29,10 @@ export async function update(
   const { recipe, hooks } = context;
   const trees = await readTrees(target.path('search.jsonl'), recipe.select.pair_weight);
   if (trees.length === 0) {
+    const unread = unreadVerdicts(target.readJson<SearchSummary>('search.json'), recipe.judge);
     throw new StepwardError(
       'GUARD_STOPPED',
-      `${target.name}: the search made no pairs, so there is nothing to train on`,
+      `${target.name}: the search made no pairs, so there is nothing to train on${unread ? `; ${unread}` : ''}`,
     );
   }
   const { beta, loss, label_smoothing: labelSmoothing, gamma, mix, sft_weight: sftWeight } = recipe.update;

@@ -1,7 +1,17 @@
 // A run folder on disk. Everything that made M(n), and its evaluation, lies in Mn/. A file or model folder has its final
 // name only once it is whole, so what exists is finished: that is all that --resume needs to know.
 
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { fileError } from '../data/jsonl.js';
 import { StepwardError } from '../errors.js';
@@ -18,6 +28,14 @@ export type StageFile =
 export class RunFolder {
   constructor(readonly directory: string) {
     mkdirSync(directory, { recursive: true });
+  }
+
+  /** Takes run.json away again, and the folder where nothing else is in it. False, and nothing is touched, once there is a model's folder. */
+  withdraw(): boolean {
+    if (existsSync(this.model(1).directory)) return false;
+    rmSync(this.path('run.json'), { force: true });
+    if (readdirSync(this.directory).length === 0) rmdirSync(this.directory);
+    return true;
   }
 
   /** M1 for 1. */

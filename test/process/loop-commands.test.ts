@@ -90,6 +90,7 @@ describe('stepward search', () => {
     const output = join(root, 'found');
     const { status, stderr, summary } = await stepward(...SEARCH, '--input', problems, '--output', output, ...LIMITS);
     expect(status, stderr).toBe(0);
+    expect(stderr).toMatch(/search: wrote .*found \(\d+ pairs, \d+ verdicts, \d+\.\d% of the answers right\)/);
     const records = lines<SearchRecord>(join(output, 'search.jsonl'));
     expect(records.length).toBe(12);
     for (const { steps, prompt_ids, solution, finish } of records) {
@@ -297,6 +298,7 @@ describe('stepward judge', () => {
     const right = records.filter(({ winner }, i) => winner === labels[i]).length;
     const verdicts = records.flatMap(({ votes }, i) => votes.filter(({ winner }) => winner === labels[i])).length;
     expect(summary).toMatchObject({ accuracy: right / 20, verdict_accuracy: verdicts / 40 });
+    expect(stderr).toContain(`judge: wrote ${output} (${(5 * right).toFixed(1)}% of 20 labelled pairs right`);
   });
 
   it('counts verdicts it cannot read, and calls their pairs invalid', async () => {

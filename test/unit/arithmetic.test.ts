@@ -38,6 +38,11 @@ describe('sums', () => {
     expect(writeWorking(sum)).toBe(working);
   });
 
+  it('refuse a split that there is not, where drawing would never end', () => {
+    const split = 'test' as Split;
+    expect(() => makeProblems({ split, count: 1 })).toThrow('split: expected train or search or held-out, got test');
+  });
+
   it('forgetting changes a result exactly where there is a carry', () => {
     for (let left = 0; left < 130; left++) {
       for (let right = 0; right < 130; right++) {

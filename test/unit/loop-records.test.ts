@@ -48,7 +48,7 @@ describe('records', () => {
   it.each([
     [
       () => readProblems(file({ problem: 'a' }, { answer: 3 })),
-      /:2: expected the key problem or question, found neither/,
+      /:2: expected the key problem or question, found answer/,
     ],
     [() => readProblems(file({ problem: 3 })), /:1: problem: expected a text, got 3/],
     [() => readProblems(file({ problem: ' ' })), /:1: problem: expected a text that is not blank/],

@@ -292,6 +292,41 @@ describe('resume', () => {
   });
 });
 
+describe('a run whose input is wrong', () => {
+  const lacking = ['evaluate.source.file=nowhere.jsonl'];
+
+  it('leaves no folder, so that it can be begun again under the same name', async () => {
+    const { directory, metrics } = run({ overrides: lacking });
+    await expect(metrics).rejects.toMatchObject({ code: 'FILE_NOT_FOUND' });
+    expect(existsSync(directory)).toBe(false);
+    await run({ directory, overrides: ['iterations=0'] }).metrics;
+    expect(readdirSync(directory)).toContain('M1');
+  });
+
+  it("takes nothing of others' from the folder it was given", async () => {
+    const directory = mkdtempSync(join(root, 'given-'));
+    writeFileSync(join(directory, 'notes.txt'), 'mine');
+    await expect(run({ directory, overrides: lacking }).metrics).rejects.toMatchObject({ code: 'FILE_NOT_FOUND' });
+    expect(readdirSync(directory)).toEqual(['notes.txt']);
+  });
+
+  it('leaves what an earlier run made', async () => {
+    const first = run({ overrides: ['iterations=0'] });
+    await first.metrics;
+    rmSync(join(first.directory, 'M1', 'eval.json'));
+    const kept = join(root, 'held.jsonl');
+    const held = readFileSync(kept);
+    rmSync(kept);
+    try {
+      const again = run({ directory: first.directory, resume: true, overrides: ['iterations=0'] });
+      await expect(again.metrics).rejects.toMatchObject({ code: 'FILE_NOT_FOUND' });
+    } finally {
+      writeFileSync(kept, held);
+    }
+    expect(JSON.parse(readFileSync(join(first.directory, 'run.json'), 'utf8')).state).toBe('failed');
+  });
+});
+
 describe('guards', () => {
   const firstShown: SumsOptions['judge'] = () => 'the first [[A]]';
 
@@ -323,7 +358,16 @@ describe('guards', () => {
 
   it('stop where a search makes no pairs', async () => {
     const { metrics } = run({ slip: 0 });
-    await expect(metrics).rejects.toThrow(/M2: the search made no pairs/);
+    await expect(metrics).rejects.toThrow(/M2: the search made no pairs, so there is nothing to train on$/);
+  });
+
+  it('say where the judge is not understood rather than wrong', async () => {
+    const mute: SumsOptions['judge'] = () => 'no idea';
+    const unread = /20 of 20 verdicts of the judge could not be read: its critiques name no winner within 40 tokens/;
+    const stopped = run({ judge: mute, overrides: ['judge.max_tokens=40'] });
+    await expect(stopped.metrics).rejects.toThrow(unread);
+    const searched = run({ judge: mute, overrides: ['judge.max_tokens=40', 'guards.on=warn'] });
+    await expect(searched.metrics).rejects.toThrow(/M2: the search made no pairs.*; \d+ of \d+ verdicts of the judge/);
   });
 });
 
