@@ -47,17 +47,15 @@ export function registerDpo(program: Command): void {
 
 export async function run(options: DpoCommandOptions, context: CommandContext): Promise<object> {
   const [
-    { checkOutputFolder },
     { readPreferenceTrees },
     { resolvePreference },
     { trainPreference },
     { usesReference },
-    { trainIntoFolder },
+    { checkTrainingOutput, trainIntoFolder },
     { LengthLimit },
     { referenceCache },
     { checkReference },
   ] = await Promise.all([
-    import('./output.js'),
     import('../data/preference-records.js'),
     import('../training/options.js'),
     import('../training/preference.js'),
@@ -84,7 +82,7 @@ export async function run(options: DpoCommandOptions, context: CommandContext): 
     );
   }
   checkInput('--data', options.data);
-  checkOutputFolder(options.output, options.overwrite ?? false);
+  checkTrainingOutput(options);
   const model = await openEngine(withoutAdapter(options, context.log), context);
   try {
     const length = LengthLimit.of(model.limits.maxPositions, options.maxLength, options.tooLong);

@@ -18,14 +18,12 @@ export function registerSft(program: Command): void {
 
 export async function run(options: SftCommandOptions, context: CommandContext): Promise<object> {
   const [
-    { checkOutputFolder },
     { readSftExamples },
     { resolveOptimizer },
     { trainSft },
-    { trainIntoFolder },
+    { checkTrainingOutput, trainIntoFolder },
     { LengthLimit },
   ] = await Promise.all([
-    import('./output.js'),
     import('../data/sft-records.js'),
     import('../training/options.js'),
     import('../training/sft.js'),
@@ -34,7 +32,7 @@ export async function run(options: SftCommandOptions, context: CommandContext): 
   ]);
   const training = resolveOptimizer(optimizerOptions(options), options.lr);
   checkInput('--data', options.data);
-  checkOutputFolder(options.output, options.overwrite ?? false);
+  checkTrainingOutput(options);
   const model = await openEngine(withoutAdapter(options, context.log), context);
   try {
     const length = LengthLimit.of(model.limits.maxPositions, options.maxLength, options.tooLong);

@@ -12,9 +12,22 @@ import { checkpointSteps, TrainingCheckpoints } from '../training/checkpoint.js'
 import { saveFailure } from '../training/failure.js';
 import { trainingRecord } from '../training/run.js';
 import type { StepMetrics, TrainingHooks, TrainingSummary } from '../training/types.js';
-import { writeFolder } from './output.js';
+import { checkOutputFolder, writeFolder } from './output.js';
 import { type CommandContext, type OpenModel, peakBytes } from './shared.js';
 import type { TrainingCommandOptions } from './training-options.js';
+
+/** Refuses an output folder with something in it, unless --overwrite is given, and tells a finished training from other files. */
+export function checkTrainingOutput(options: TrainingCommandOptions): void {
+  const { output, overwrite = false, resume = false } = options;
+  const stopped = checkpointSteps(checkpointFolder(options)).length > 0;
+  if (resume && !overwrite && !stopped && existsSync(join(output, 'train.jsonl'))) {
+    throw new StepwardError(
+      'INVALID_ARGUMENT',
+      `--resume: ${output} holds a finished training, there is nothing to go on with (--overwrite trains anew)`,
+    );
+  }
+  checkOutputFolder(output, overwrite);
+}
 
 /** What a training runs on. */
 export interface TrainingModels {

@@ -185,6 +185,17 @@ describe('records', () => {
     expect(status).toBe(2);
     expect(readdirSync(output)).toEqual(['notes.txt']);
   });
+
+  it('--resume of a training that is finished', async () => {
+    const output = join(root, 'finished');
+    const args = ['dpo', '--model', llama, '--data', lines(pair), '--output', output, '--no-reference-cache'];
+    expect((await runCli(args)).status).toBe(0);
+    const before = readdirSync(output);
+    const { status, stderr } = await runCli([...args, '--resume']);
+    expect(stderr).toContain(`--resume: ${output} holds a finished training`);
+    expect(status).toBe(2);
+    expect(readdirSync(output)).toEqual(before);
+  });
 });
 
 describe('checkpoints', () => {
