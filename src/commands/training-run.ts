@@ -16,7 +16,7 @@ import { checkOutputFolder, writeFolder } from './output.js';
 import { type CommandContext, type OpenModel, peakBytes } from './shared.js';
 import type { TrainingCommandOptions } from './training-options.js';
 
-/** Refuses an output folder with something in it, unless --overwrite is given, and tells a finished training from other files. */
+/** Refuses an output folder with something in it, unless --overwrite is given; tells a finished training from other files. */
 export function checkTrainingOutput(options: TrainingCommandOptions): void {
   const { output, overwrite = false, resume = false } = options;
   const stopped = checkpointSteps(checkpointFolder(options)).length > 0;

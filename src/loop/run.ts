@@ -31,7 +31,10 @@ export interface RunOptions {
   machine: Pick<Manifest, 'versions' | 'device' | 'cpu_capability' | 'threads'>;
 }
 
-/** Runs a recipe. The folder is left resumable however it ends, and is not left where nothing was made. Throws GUARD_STOPPED, CANCELLED and what the stages throw. */
+/**
+ * Runs a recipe. The folder is left resumable however it ends, and is not left where nothing was made. Throws GUARD_STOPPED,
+ * CANCELLED and what the stages throw.
+ */
 export async function runRecipe({
   recipe,
   directory,

@@ -30,7 +30,10 @@ export class RunFolder {
     mkdirSync(directory, { recursive: true });
   }
 
-  /** Takes run.json away again, and the folder where nothing else is in it. False, and nothing is touched, once there is a model's folder. */
+  /**
+   * Takes run.json away again, and the folder where nothing else is in it. False, and nothing is touched, once there is a
+   * model's folder.
+   */
   withdraw(): boolean {
     if (existsSync(this.model(1).directory)) return false;
     rmSync(this.path('run.json'), { force: true });
