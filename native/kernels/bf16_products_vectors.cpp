@@ -6,8 +6,6 @@
 #ifdef __x86_64__
 #include <immintrin.h>
 
-#include <algorithm>
-
 #include "isa_targets.h"
 #include "panels_ahead.h"
 

@@ -108,9 +108,18 @@ TEST_P(PanelsTest, Bf16PanelsEqualTheirValuesInFloat) {
   }
 }
 
-TEST_P(PanelsTest, ABf16RowsBitsDoNotDependOnTheOthers) {
+// Products in hardware, on the instruction sets that have them.
+class Bf16ProductsTest : public PanelsTest {};
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(Bf16ProductsTest);  // some CPUs have none
+
+std::vector<Isa> isas_with_bf16() {
+  std::vector<Isa> isas = available_isas();
+  std::erase_if(isas, [](Isa isa) { return isa < Isa::avx512_bf16; });
+  return isas;
+}
+
+TEST_P(Bf16ProductsTest, ABf16RowsBitsDoNotDependOnTheOthers) {
   const PanelOps& ops = panel_ops();
-  if (ops.multiply_bf16 == nullptr) GTEST_SKIP() << "no bf16 products";
   const int64_t most = 70, panels = 3, width = panels * kPanel, k = 576;
   std::vector<uint16_t> a(most * k), w(width * k), packed(width * k);
   const auto values = random_floats(a.size() + w.size(), 10), start = random_floats(most * width, 11);
@@ -134,9 +143,8 @@ TEST_P(PanelsTest, ABf16RowsBitsDoNotDependOnTheOthers) {
 }
 
 // Rows further apart than they are long, on both sides: nothing between them is read or written.
-TEST_P(PanelsTest, Bf16ProductsKeepToTheirRows) {
+TEST_P(Bf16ProductsTest, Bf16ProductsKeepToTheirRows) {
   const PanelOps& ops = panel_ops();
-  if (ops.multiply_bf16 == nullptr) GTEST_SKIP() << "no bf16 products";
   const int64_t panels = 3, width = panels * kPanel, k = 96, lda = k + 32, ldc = width + 16;
   const uint16_t nan = to_bf16(std::nanf(""));
   for (const int64_t rows : {1, 16, 17, 40}) {
@@ -157,9 +165,8 @@ TEST_P(PanelsTest, Bf16ProductsKeepToTheirRows) {
   }
 }
 
-TEST_P(PanelsTest, ANanOfBf16OperandsStaysInItsRowAndColumn) {
+TEST_P(Bf16ProductsTest, ANanOfBf16OperandsStaysInItsRowAndColumn) {
   const PanelOps& ops = panel_ops();
-  if (ops.multiply_bf16 == nullptr) GTEST_SKIP() << "no bf16 products";
   const int64_t rows = 21, width = 2 * kPanel, k = 64, row = 18, column = 35;
   const uint16_t one = to_bf16(1.0f), nan = to_bf16(std::nanf(""));
   std::vector<uint16_t> a(rows * k, one), w(width * k, one), packed(width * k);
@@ -175,6 +182,9 @@ TEST_P(PanelsTest, ANanOfBf16OperandsStaysInItsRowAndColumn) {
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Isas, Bf16ProductsTest, ::testing::ValuesIn(isas_with_bf16()),
+                         [](const auto& info) { return std::string(isa_name(info.param)); });
 
 INSTANTIATE_TEST_SUITE_P(Isas, PanelsTest, ::testing::ValuesIn(available_isas()),
                          [](const auto& info) { return std::string(isa_name(info.param)); });

@@ -45,6 +45,8 @@ const SPLIT_SHARES: readonly [Split, number][] = [
   ['held-out', 100],
 ];
 
+const SPLITS = SPLIT_SHARES.map(([name]) => name);
+
 export function splitOf(problemText: string): Split {
   const bucket = hashText(problemText) % 100;
   const found = SPLIT_SHARES.find(([, end]) => bucket < end);
@@ -99,9 +101,8 @@ function writeProblem(random: Random, start: number, changes: readonly Change[])
 
 /** Draws one problem of `split`; deterministic in the state of `random`. Throws INVALID_ARGUMENT for no such split. */
 export function drawProblem(random: Random, split: Split): Omit<Problem, 'id'> {
-  const splits = SPLIT_SHARES.map(([name]) => name);
-  if (!splits.includes(split)) {
-    throw new StepwardError('INVALID_ARGUMENT', `split: expected ${splits.join(' or ')}, got ${split}`);
+  if (!SPLITS.includes(split)) {
+    throw new StepwardError('INVALID_ARGUMENT', `split: expected ${SPLITS.join(' or ')}, got ${split}`);
   }
   for (;;) {
     const start = random.integer(SMALLEST, LARGEST);

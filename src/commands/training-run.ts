@@ -16,10 +16,14 @@ import { checkOutputFolder, writeFolder } from './output.js';
 import { type CommandContext, type OpenModel, peakBytes } from './shared.js';
 import type { TrainingCommandOptions } from './training-options.js';
 
-/** Refuses an output folder with something in it, unless --overwrite is given; tells a finished training from other files. */
+/**
+ * Refuses an output folder with something in it, and a stopped training that would be written over unasked, unless
+ * --overwrite is given; tells a finished training from other files.
+ */
 export function checkTrainingOutput(options: TrainingCommandOptions): void {
   const { output, overwrite = false, resume = false } = options;
-  const stopped = checkpointSteps(checkpointFolder(options)).length > 0;
+  const checkpoints = checkpointFolder(options);
+  const stopped = checkpointSteps(checkpoints).length > 0;
   if (resume && !overwrite && !stopped && existsSync(join(output, 'train.jsonl'))) {
     throw new StepwardError(
       'INVALID_ARGUMENT',
@@ -27,6 +31,12 @@ export function checkTrainingOutput(options: TrainingCommandOptions): void {
     );
   }
   checkOutputFolder(output, overwrite);
+  if (stopped && !resume && !overwrite) {
+    throw new StepwardError(
+      'INVALID_ARGUMENT',
+      `--output: ${checkpoints} holds a training that was stopped (--resume goes on with it, --overwrite starts anew)`,
+    );
+  }
 }
 
 /** What a training runs on. */
@@ -111,23 +121,16 @@ const trainsAdapter = (options: TrainingCommandOptions): boolean =>
 /** Beside the output, which appears only at the end. */
 const checkpointFolder = ({ output }: TrainingCommandOptions): string => `${resolve(output)}.checkpoint`;
 
-/** None where none are asked for. Throws INVALID_ARGUMENT where a stopped training would be written over unasked. */
+/** None where none are asked for. */
 async function openCheckpoints(
   label: string,
   options: TrainingCommandOptions,
   models: TrainingModels,
   log: string,
 ): Promise<TrainingCheckpoints | undefined> {
-  const directory = checkpointFolder(options);
-  if (!options.resume && !options.overwrite && checkpointSteps(directory).length > 0) {
-    throw new StepwardError(
-      'INVALID_ARGUMENT',
-      `--output: ${directory} holds a training that was stopped (--resume goes on with it, --overwrite starts anew)`,
-    );
-  }
   if (options.saveEvery === undefined && !options.resume) return undefined;
   const opened = {
-    directory,
+    directory: checkpointFolder(options),
     every: options.saveEvery,
     fingerprint: await fingerprint(label, options, models),
     adapterOf: trainsAdapter(options) ? options.model : undefined,
