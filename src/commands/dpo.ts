@@ -7,6 +7,7 @@ import { LOSSES } from '../training/options.js';
 import {
   addModelOptions,
   type CommandContext,
+  checkFolder,
   checkInput,
   number,
   openEngine,
@@ -81,6 +82,7 @@ export async function run(options: DpoCommandOptions, context: CommandContext): 
       `--reference: expected none beside --loss ${loss}, which has no reference`,
     );
   }
+  checkFolder('--model', options.model);
   checkInput('--data', options.data);
   checkTrainingOutput(options);
   const model = await openEngine(withoutAdapter(options, context.log), context);

@@ -8,6 +8,7 @@ import {
   addModelOptions,
   addRolloutOptions,
   type CommandContext,
+  checkFolder,
   checkInput,
   type ModelOptions,
   number,
@@ -67,6 +68,7 @@ async function run(options: EvalCommandOptions, context: CommandContext): Promis
     import('../progress.js'),
     import('../native/rollout-summary.js'),
   ]);
+  checkFolder('--model', options.model);
   checkInput('--data', options.data);
   const placed = await readProblems(options.data, true);
   const { policy, loadSeconds } = await openModel(options, context);

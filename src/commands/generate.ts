@@ -13,6 +13,7 @@ import {
   addModelOptions,
   addRolloutOptions,
   type CommandContext,
+  checkFolder,
   checkInput,
   type ModelOptions,
   number,
@@ -64,6 +65,7 @@ export async function run(options: GenerateCommandOptions, context: CommandConte
     import('../native/rollout-summary.js'),
   ]);
   checkOptions(options);
+  checkFolder('--model', options.model);
   checkInput('--input', options.input);
   const model = await openEngine(options, context);
   try {

@@ -16,6 +16,7 @@ import {
   addModelOptions,
   addRolloutOptions,
   type CommandContext,
+  checkFolder,
   checkInput,
   type ModelOptions,
   peakBytes,
@@ -61,6 +62,7 @@ async function run(options: JudgeCommandOptions, context: CommandContext): Promi
     import('../native/rollout-summary.js'),
   ]);
   const judge = judgeConfig(options);
+  checkFolder('--model', options.model);
   checkInput('--input', options.input);
   const records = await readJudgePairs(options.input);
   const { policy, loadSeconds } = await openModel(options, context, judge.mode);

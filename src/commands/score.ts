@@ -9,6 +9,7 @@ import {
   addModelOptions,
   addRolloutOptions,
   type CommandContext,
+  checkFolder,
   checkInput,
   type ModelOptions,
   openEngine,
@@ -43,6 +44,7 @@ export async function run(options: ScoreCommandOptions, context: CommandContext)
     import('../progress.js'),
     import('../native/rollout-summary.js'),
   ]);
+  checkFolder('--model', options.model);
   checkInput('--input', options.input);
   const model = await openEngine(options, context);
   try {

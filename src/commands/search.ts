@@ -19,6 +19,7 @@ import {
   addModelOptions,
   addRolloutOptions,
   type CommandContext,
+  checkFolder,
   checkInput,
   type ModelOptions,
   number,
@@ -145,6 +146,7 @@ async function run(options: SearchCommandOptions, context: CommandContext): Prom
     pair_weight: options.pairWeight,
   });
   const judge = judgeConfig(options);
+  checkFolder('--model', options.model);
   checkInput('--input', options.input);
   checkOutputFolder(options.output, options.overwrite ?? false, ['search.jsonl', 'pairs.jsonl']);
   const records = await readProblems(options.input);

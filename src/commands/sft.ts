@@ -1,7 +1,15 @@
 // `stepward sft`: supervised fine-tuning on completions or chats.
 
 import type { Command } from 'commander';
-import { addModelOptions, type CommandContext, checkInput, openEngine, runCommand, withoutAdapter } from './shared.js';
+import {
+  addModelOptions,
+  type CommandContext,
+  checkFolder,
+  checkInput,
+  openEngine,
+  runCommand,
+  withoutAdapter,
+} from './shared.js';
 import { addTrainingOptions, optimizerOptions, type TrainingCommandOptions } from './training-options.js';
 
 export interface SftCommandOptions extends TrainingCommandOptions {
@@ -31,6 +39,7 @@ export async function run(options: SftCommandOptions, context: CommandContext): 
     import('../data/length.js'),
   ]);
   const training = resolveOptimizer(optimizerOptions(options), options.lr);
+  checkFolder('--model', options.model);
   checkInput('--data', options.data);
   checkTrainingOutput(options);
   const model = await openEngine(withoutAdapter(options, context.log), context);

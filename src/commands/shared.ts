@@ -227,7 +227,8 @@ export async function openEngine(
   };
 }
 
-function checkFolder(option: string, path: string, expected = 'a model folder'): void {
+/** Throws FILE_NOT_FOUND or INVALID_ARGUMENT before any work where a folder is none. */
+export function checkFolder(option: string, path: string, expected = 'a model folder'): void {
   const stats = statSync(path, { throwIfNoEntry: false });
   if (!stats) throw new StepwardError('FILE_NOT_FOUND', `${option}: expected ${expected}, and ${path} does not exist`);
   if (!stats.isDirectory())

@@ -51,7 +51,7 @@ export async function openPolicy(options: EngineOptions, { format, judge }: Poli
   if (!existsSync(directory) || !statSync(directory).isDirectory()) {
     throw new StepwardError(
       'FILE_NOT_FOUND',
-      `${directory}: no such model folder (expected a folder on this machine in Hugging Face form)`,
+      `model: expected a folder on this machine in Hugging Face form, and ${directory} is none`,
     );
   }
   const codec = await loadCodec(directory);

@@ -98,10 +98,25 @@ describe('usage', () => {
     expect(stdout).toBe('');
   });
 
+  it.each([
+    ['score', '--input'],
+    ['generate', '--input'],
+    ['search', '--input'],
+    ['judge', '--input'],
+    ['eval', '--data'],
+    ['sft', '--data'],
+    ['dpo', '--data'],
+  ])('%s looks for the model first, whatever its input', async (command, input) => {
+    const nowhere = join(root, 'nowhere');
+    const message = `--model: expected a model folder, and ${nowhere} does not exist [FILE_NOT_FOUND]`;
+    await expectRefusal([command, '--model', nowhere, input, join(root, 'nothing.jsonl')], message);
+  });
+
   it('help and version are no errors', async () => {
     const help = await runCli(['dpo', '--help']);
     expect(help.status).toBe(0);
     expect(help.stdout).toContain('--label-smoothing');
+    expect(help.stdout).toMatch(/--model <dir> .*\(required\)/);
     expect((await runCli(['--version'])).stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
   });
 
