@@ -2,7 +2,7 @@
 // for by name; all of them only for the overview.
 
 import { readFileSync } from 'node:fs';
-import { Command, CommanderError } from 'commander';
+import { Command, CommanderError, Help, type Option } from 'commander';
 import { StepwardError, toStepwardError } from '../errors.js';
 import { printError, writeError } from './shared.js';
 
@@ -37,7 +37,7 @@ export async function runProgram(args: string[]): Promise<void> {
     .description('Process-based self-rewarding training of language models')
     .version(packageVersion(), '-V, --version')
     .showHelpAfterError('(--help shows the options)')
-    .configureHelp({ showGlobalOptions: false })
+    .configureHelp({ showGlobalOptions: false, optionDescription: describe })
     .exitOverride();
   try {
     const named = COMMANDS[args[0] ?? ''];
@@ -57,6 +57,12 @@ export async function runProgram(args: string[]): Promise<void> {
     process.exitCode = failure.exitCode;
     if (args.includes('--json')) await writeError(failure);
   }
+}
+
+/** An option's line of --help: required ones say so. */
+function describe(option: Option): string {
+  const text = new Help().optionDescription(option);
+  return option.mandatory ? `${text} (required)` : text;
 }
 
 function packageVersion(): string {
