@@ -25,6 +25,8 @@ export class Progress {
   #done = 0;
   #note = '';
   #lastShown: number;
+  /** What the last plain line said of the work, without its time. */
+  #lastPlain = '';
   #finished = false;
 
   constructor(options: ProgressOptions) {
@@ -46,7 +48,8 @@ export class Progress {
     const now = performance.now();
     if (now - this.#lastShown < (this.#stream.isTTY ? REDRAW_MS : PLAIN_LINE_MS)) return;
     this.#lastShown = now;
-    this.#stream.write(this.#stream.isTTY ? `\r\x1b[2K${this.#bar()}` : `${this.#plain()}\n`);
+    if (this.#stream.isTTY) this.#stream.write(`\r\x1b[2K${this.#bar()}`);
+    else this.#writePlain();
   }
 
   /** Ends the line. The last state stays on the screen. */
@@ -54,12 +57,17 @@ export class Progress {
     if (this.#finished) return;
     this.#finished = true;
     this.#note = note;
-    this.#stream.write(this.#stream.isTTY ? `\r\x1b[2K${this.#bar()}\n` : `${this.#plain()}\n`);
+    if (this.#stream.isTTY) this.#stream.write(`\r\x1b[2K${this.#bar()}\n`);
+    else this.#writePlain();
   }
 
-  #plain(): string {
+  /** A line, unless the last one said the same. */
+  #writePlain(): void {
+    const state = `${this.#count()} ${this.#note}`;
+    if (state === this.#lastPlain) return;
+    this.#lastPlain = state;
     const note = this.#note === '' ? '' : ` ${this.#note}`;
-    return `${this.#label}: ${this.#count()} ${formatSeconds(this.#seconds())}${note}`;
+    this.#stream.write(`${this.#label}: ${this.#count()} ${formatSeconds(this.#seconds())}${note}\n`);
   }
 
   #bar(): string {

@@ -23,6 +23,17 @@ describe('Progress', () => {
     expect(written).toEqual(['sft: 2/4 steps 11s loss 1\n', 'sft: 3/4 steps 11s loss 1\n']);
   });
 
+  it('does not say the same twice where there is no terminal', () => {
+    vi.useFakeTimers();
+    const { written, stream: target } = stream(false);
+    const progress = new Progress({ label: 'search', total: 2, stream: target });
+    vi.advanceTimersByTime(11_000);
+    progress.update(2);
+    vi.advanceTimersByTime(1000);
+    progress.finish();
+    expect(written).toEqual(['search: 2/2 11s\n']);
+  });
+
   it('redraws one line on a terminal and ends it once', () => {
     vi.useFakeTimers();
     const { written, stream: target } = stream(true);
