@@ -17,7 +17,7 @@ import { type Evaluation, evaluate, iterate } from './iteration.js';
 import type { Policy } from './policy.js';
 import { type PlacedProblems, problemsOf } from './records.js';
 import { firstModel } from './sft.js';
-import { sliceOf } from './slices.js';
+import { sliceOf, sliceRemark } from './slices.js';
 
 export interface RunOptions {
   recipe: Recipe;
@@ -84,6 +84,8 @@ async function makeModels(context: RunContext): Promise<ModelMetrics[]> {
   const { recipe, folder, hooks } = context;
   const metrics: ModelMetrics[] = [];
   const all = recipe.problems && recipe.iterations > 0 ? await problemsOf(recipe.problems.source) : undefined;
+  const remark = all && sliceRemark(all, recipe);
+  if (remark !== undefined) hooks.warn?.(remark);
   await makeFirst(context, all);
   for (let n = 1; ; n++) {
     const target = folder.model(n);

@@ -5,6 +5,14 @@ import { deriveSeed, shuffled } from '../random.js';
 import type { Placed, PlacedProblems, Problem } from './records.js';
 import type { RecordId } from './types.js';
 
+/** What a run should know of its problems before it begins: that iterations ask for more than there are; else nothing. */
+export function sliceRemark({ problems }: PlacedProblems, recipe: Recipe): string | undefined {
+  const per = [recipe.problems?.per_iteration ?? 0].flat().slice(0, recipe.iterations);
+  const most = Math.max(...per);
+  if (most <= problems.length) return undefined;
+  return `problems.per_iteration asks for up to ${most} problems, and the source has ${problems.length}: where it asks for more, an iteration searches them all`;
+}
+
 /** The problems of iteration n (from 1): fresh ones while the source has them, then a new shuffle of all. */
 export function sliceOf(all: PlacedProblems, recipe: Recipe, n: number): PlacedProblems {
   const per = recipe.problems?.per_iteration ?? 0;

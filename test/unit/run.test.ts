@@ -8,7 +8,7 @@ import { type LoadedRecipe, parseRecipe } from '../../src/config/load.js';
 import type { OpenRequest, RunHooks } from '../../src/loop/context.js';
 import { policyOf } from '../../src/loop/policy.js';
 import { type RunOptions, runRecipe } from '../../src/loop/run.js';
-import { sliceOf } from '../../src/loop/slices.js';
+import { sliceOf, sliceRemark } from '../../src/loop/slices.js';
 import { modelFormat } from '../../src/prompts/load.js';
 import type { ModelMetrics } from '../../src/run/metrics.js';
 import { FakeEngine, type FakeOptions } from '../helpers/fake-engine.js';
@@ -389,5 +389,13 @@ describe('problems of an iteration', () => {
 
   it('are at most all there are', () => {
     expect(new Set(ids(['problems.per_iteration=99'], 1)).size).toBe(10);
+  });
+
+  it('that are asked for and are not there are told of before the run', () => {
+    const remark = (overrides: string[]) => sliceRemark(all, recipeOf(overrides));
+    expect(remark(['problems.per_iteration=10'])).toBeUndefined();
+    expect(remark(['problems.per_iteration=[4, 11]'])).toContain('up to 11 problems, and the source has 10');
+    // Of iterations that are not run nothing is said.
+    expect(remark(['problems.per_iteration=[4, 5, 11]'])).toBeUndefined();
   });
 });
