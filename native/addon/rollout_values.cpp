@@ -11,6 +11,7 @@ SamplingOptions read_sampling(const Field& field) {
   options.temperature = static_cast<float>(field["temperature"].number());
   options.top_p = static_cast<float>(field["topP"].number());
   options.top_k = static_cast<int32_t>(field["topK"].integer(0, most));
+  options.min_p = static_cast<float>(field["minP"].number());
   options.min_new_tokens = static_cast<int32_t>(field["minNewTokens"].integer(0, most));
   options.max_new_tokens = static_cast<int32_t>(field["maxNewTokens"].integer(1, most));
   options.eos_ids = field["eosIds"].array<int32_t>();

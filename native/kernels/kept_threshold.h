@@ -1,6 +1,8 @@
-// Which ids top-k and top-p keep, found by radix selection over order-preserving keys: exact, and never a sort.
+// Which ids top-k, top-p and min-p keep: radix selection over order-preserving keys for the first two, exact and never
+// a sort, a comparison of logits for the last.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <vector>
 
@@ -28,6 +30,16 @@ STEPWARD_HOST_DEVICE uint64_t top_p_target(float top_p, uint64_t whole) {
   if (!(target > 1.0)) return 1;
   const auto rounded_down = static_cast<uint64_t>(target);
   return rounded_down + (static_cast<double>(rounded_down) < target ? 1 : 0);
+}
+
+// How far below the maximum a logit may be under min-p, at most 0: p_i >= min_p p_max is z_i >= z_max + T ln(min_p).
+inline double min_p_gap(float temperature, float min_p) {
+  return static_cast<double>(temperature) * std::log(static_cast<double>(min_p));
+}
+
+// The key of the lowest logit that min-p keeps, z_max + gap rounded to a float.
+STEPWARD_HOST_DEVICE uint32_t min_p_threshold(float max, double gap) {
+  return order_key(static_cast<float>(exact_add(static_cast<double>(max), gap)));
 }
 
 struct KeptId {

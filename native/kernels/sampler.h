@@ -7,12 +7,14 @@
 
 namespace stepward::kernels {
 
-// Applied in transformers' order: temperature, top-k, top-p, the latter of the distribution that top-k left, at that
-// temperature. The id that crosses p is kept, and so is the most probable id whatever p.
+// Applied in transformers' order: temperature, top-k, top-p of the distribution that top-k left, min-p (arXiv
+// 2407.01082, eq. 2), all at that temperature. The id that crosses p is kept, and so is the most probable id whatever
+// the options.
 struct SamplingParams {
   float temperature = 1.0f;  // 0: greedy, exact argmax, lowest id on ties
   int32_t top_k = 0;         // keep the k largest logits (all that tie with the k-th); 0: off
   float top_p = 1.0f;        // then the smallest set of largest probabilities with mass >= p (ties kept); 1: off
+  float min_p = 0.0f;        // then the ids that are at least min_p times as probable as the likeliest; 0: off
   uint64_t seed = 0;
 };
 
@@ -29,9 +31,9 @@ struct Sample {
   int32_t id;
   // Raw: temperature 1, nothing truncated or barred.
   float logprob;
-  // Of the distribution it was drawn from: after bar, temperature, top-k, top-p (0 when greedy).
+  // Of the distribution it was drawn from: after bar, temperature, top-k, top-p, min-p (0 when greedy).
   float sampling_logprob;
-  // Log of the mass, at temperature T and after the bar, that top-k and top-p kept (0 when greedy).
+  // Log of the mass, at temperature T and after the bar, that top-k, top-p and min-p kept (0 when greedy).
   float log_kept;
 };
 

@@ -17,7 +17,7 @@ namespace {
 
 constexpr float kLowest = -std::numeric_limits<float>::infinity();
 
-// Weights at or above which ids are looked at, tried in turn until they hold what top-k and top-p keep. The last takes
+// Weights at or above which ids are looked at, tried in turn until they hold what is kept. The last takes
 // every weight that is not 0.
 constexpr float kCutoffs[] = {0x1p-6f, 0x1p-14f, std::numeric_limits<float>::min()};
 
@@ -131,10 +131,7 @@ class RowSampler {
   }
 
   int32_t draw(const NoiseStream& stream, Kept* mass) {
-    const bool top_k = params_.top_k > 0 && params_.top_k < vocab_;
-    const bool top_p = params_.top_p < 1.0f;
-    bool few = false;
-    if (top_k || top_p) few = keep(top_k, top_p, mass);
+    const bool few = truncates() && keep(mass);
     Draw best;
     if (few) {
       draw_from_list(stream, &best);
@@ -147,15 +144,29 @@ class RowSampler {
     return best.id;
   }
 
-  // Applies top-k, then top-p. True: list_ holds the kept ids. False: they are many, and the others' weights are 0 now.
-  bool keep(bool top_k, bool top_p, Kept* mass) {
-    const RowMass wanted{top_k ? params_.top_k : 0, top_k ? 0 : top_p_target(params_.top_p, mass->all)};
-    float cutoff = 0.0f;
-    for (const float candidate : kCutoffs) {
-      cutoff = candidate;
+  bool top_k() const { return params_.top_k > 0 && params_.top_k < vocab_; }
+  bool top_p() const { return params_.top_p < 1.0f; }
+  bool min_p() const { return params_.min_p > 0.0f; }
+  bool truncates() const { return top_k() || top_p() || min_p(); }
+
+  // The first of kCutoffs whose ids include all that top-k or else top-p keeps, or else all that min-p does.
+  float cutoff_for(uint64_t all) const {
+    const RowMass wanted{top_k() ? params_.top_k : 0, !top_k() && top_p() ? top_p_target(params_.top_p, all) : 0};
+    for (const float cutoff : kCutoffs) {
+      if (!top_k() && !top_p()) {
+        if (cutoff <= params_.min_p) return cutoff;
+        continue;
+      }
       const RowMass there = ops_.tally(weight_.data(), vocab_, cutoff);
-      if (there.count >= wanted.count && there.mass >= wanted.mass) break;
+      if (there.count >= wanted.count && there.mass >= wanted.mass) return cutoff;
     }
+    return kCutoffs[2];
+  }
+
+  // Applies top-k, then top-p, then min-p. True: list_ holds the kept ids. False: they are many, and the others'
+  // weights are 0 now.
+  bool keep(Kept* mass) {
+    float cutoff = cutoff_for(mass->all);
     // exp rounds, so next to the cutoff weights need not be in the order of their logits: take a little more.
     if (cutoff > kCutoffs[2]) cutoff *= 0.99999f;
     const int64_t count = ops_.gather(weight_.data(), vocab_, cutoff, index_.data());
@@ -166,13 +177,17 @@ class RowSampler {
     }
     mass->kept = total_mass(list_);
     uint32_t least = 0;
-    if (top_k && count >= params_.top_k) {
+    if (top_k() && count >= params_.top_k) {
       least = count_threshold(list_, static_cast<uint64_t>(params_.top_k));
       mass->kept = drop_below(&list_, least);
     }
-    if (top_p) {
-      const uint64_t whole = top_k ? mass->kept : mass->all;
+    if (top_p()) {
+      const uint64_t whole = top_k() ? mass->kept : mass->all;
       least = std::max(least, mass_threshold(list_, top_p_target(params_.top_p, whole)));
+      mass->kept = drop_below(&list_, least);
+    }
+    if (min_p()) {
+      least = std::max(least, min_p_threshold(open_max_, min_p_gap(params_.temperature, params_.min_p)));
       mass->kept = drop_below(&list_, least);
     }
     if (static_cast<int64_t>(list_.size()) * 16 < vocab_) return true;

@@ -149,7 +149,7 @@ __device__ int32_t first_maximum(const Row& row, Shared* shared) {
 }
 
 __global__ void sample_kernel(const float* logits, int32_t vocab, int64_t stride, const SampleKey* keys,
-                              const int32_t* barred, int64_t num_barred, SamplingParams params, Sample* out,
+                              const int32_t* barred, int64_t num_barred, SamplingParams params, double gap, Sample* out,
                               Mass* bad_row) {
   __shared__ Shared shared;
   const SampleKey key = keys[blockIdx.x];
@@ -195,6 +195,11 @@ __global__ void sample_kernel(const float* logits, int32_t vocab, int64_t stride
       row.least = threshold(row, top_p_target(params.top_p, kept), true, &shared);
       kept = row.mass(&shared);
     }
+    if (params.min_p > 0.0f) {
+      const uint32_t least = min_p_threshold(open_max, gap);
+      if (least > row.least) row.least = least;
+      kept = row.mass(&shared);
+    }
     sample.id = draw(row, noise_stream(params.seed, key.tree_key, key.position, key.step, key.candidate), &shared);
     const double scaled = (static_cast<double>(row.logits[sample.id]) - open_max) / params.temperature;
     sample.sampling_logprob = static_cast<float>(scaled - log_mass(kept));
@@ -213,9 +218,9 @@ void sample_rows_cuda(const float* logits, int64_t rows, int64_t vocab, int64_t 
   // All bits set is -1 as int64 and, for the kernel's minimum, the largest unsigned number.
   cudaMemsetAsync(bad_row, 0xFF, sizeof(*bad_row), on);
   if (rows == 0) return;
-  sample_kernel<<<static_cast<unsigned>(rows), kThreads, 0, on>>>(logits, static_cast<int32_t>(vocab), stride, keys,
-                                                                  barred, num_barred, params, out,
-                                                                  reinterpret_cast<Mass*>(bad_row));
+  sample_kernel<<<static_cast<unsigned>(rows), kThreads, 0, on>>>(
+      logits, static_cast<int32_t>(vocab), stride, keys, barred, num_barred, params,
+      min_p_gap(params.temperature, params.min_p), out, reinterpret_cast<Mass*>(bad_row));
 }
 
 }  // namespace stepward::kernels

@@ -103,7 +103,7 @@ class TwoDecoders {
   }
   // Greedy steps of the segments' rows, each fed with what the one before drew.
   void run_ahead(const std::vector<Segment*>& open, int64_t count) {
-    static const kernels::SamplingParams greedy{0.0f, 0, 1.0f, 7};
+    static const kernels::SamplingParams greedy{0.0f, 0, 1.0f, 0.0f, 7};
     static const std::vector<int32_t> none;
     std::vector<DecodeStep> steps[2];
     for (Segment* segment : open) {
@@ -160,7 +160,7 @@ void expect_same_steps(TwoDecoders&& both) {
 
   std::vector<Segment*> open{both.add(left, 0), both.add(left, 0), both.add(right, 0)};
   const std::vector<int32_t> none, barred{3, 11};
-  const kernels::SamplingParams sampled{0.9f, 0, 0.95f, 7}, greedy{0.0f, 0, 1.0f, 7};
+  const kernels::SamplingParams sampled{0.9f, 0, 0.95f, 0.0f, 7}, greedy{0.0f, 0, 1.0f, 0.0f, 7};
   for (int64_t token = 0; token < 5; ++token) {
     std::vector<StepSpan> spans;
     for (Segment* segment : open) {

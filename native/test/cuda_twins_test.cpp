@@ -64,9 +64,11 @@ TEST_F(CudaTwins, SamplerDrawsTheSameIds) {
       for (const float temperature : {0.0f, 0.6f, 1.0f}) {
         for (const int32_t top_k : {0, 1, 40}) {
           for (const float top_p : {1.0f, 0.95f, 0.3f}) {
-            SCOPED_TRACE(testing::Message()
-                         << "vocab " << vocab << " T " << temperature << " k " << top_k << " p " << top_p);
-            expect_same_samples(in, {temperature, top_k, top_p, 77});
+            for (const float min_p : {0.0f, 0.1f}) {
+              SCOPED_TRACE(testing::Message() << "vocab " << vocab << " T " << temperature << " k " << top_k << " p "
+                                              << top_p << " min-p " << min_p);
+              expect_same_samples(in, {temperature, top_k, top_p, min_p, 77});
+            }
           }
         }
       }
@@ -82,8 +84,8 @@ TEST_F(CudaTwins, SamplerReportsTheFirstBadRow) {
   const OnDevice<SampleKey> keys(in.keys);
   const OnDevice<Sample> out(std::vector<Sample>(5));
   const OnDevice<int64_t> bad(std::vector<int64_t>{55});
-  sample_rows_cuda(logits.get(), 5, 300, in.stride, keys.get(), nullptr, 0, {1.0f, 0, 1.0f, 1}, out.get(), bad.get(),
-                   nullptr);
+  sample_rows_cuda(logits.get(), 5, 300, in.stride, keys.get(), nullptr, 0, {1.0f, 0, 1.0f, 0.0f, 1}, out.get(),
+                   bad.get(), nullptr);
   ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
   EXPECT_EQ(bad.host()[0], 2);
 }

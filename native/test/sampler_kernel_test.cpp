@@ -20,8 +20,8 @@ using reference::normal_logits;
 constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
-SamplingParams with(float temperature, int32_t top_k = 0, float top_p = 1.0f, uint64_t seed = 17) {
-  return {temperature, top_k, top_p, seed};
+SamplingParams with(float temperature, int32_t top_k = 0, float top_p = 1.0f, uint64_t seed = 17, float min_p = 0.0f) {
+  return {temperature, top_k, top_p, min_p, seed};
 }
 
 Sample sample_one(const std::vector<float>& logits, const SamplingParams& params, SampleKey key = {},
@@ -139,6 +139,47 @@ TEST(Sampler, EqualsTheReferenceWithBarredIds) {
       expect_reference(logits, with(1.0f, 40, top_p), {5, 0, 0, position, 0}, barred);
     }
   }
+}
+
+TEST(Sampler, EqualsTheReferenceWithMinP) {
+  const std::vector<int32_t> barred{3, 5};
+  for (const size_t vocab : {2u, 33u, 1000u, 4099u}) {
+    for (const double deviation : {0.3, 2.0, 8.0}) {
+      const std::vector<float> logits = normal_logits(vocab, deviation, static_cast<uint32_t>(vocab) + 1);
+      for (const float temperature : {0.5f, 1.0f, 1.7f}) {
+        for (const float min_p : {1e-30f, 1e-5f, 0.01f, 0.2f, 1.0f}) {
+          for (const auto& [top_k, top_p] : {std::pair{0, 1.0f}, {40, 1.0f}, {0, 0.9f}, {500, 0.5f}}) {
+            SCOPED_TRACE(testing::Message() << "vocab " << vocab << " deviation " << deviation << " T " << temperature
+                                            << " k " << top_k << " p " << top_p << " min-p " << min_p);
+            for (uint32_t position = 0; position < 3; ++position)
+              expect_reference(logits, with(temperature, top_k, top_p, 5, min_p), {7, 2, 1, position, position % 2},
+                               barred);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(Sampler, MinPIsAShareOfTheLikeliestIdsProbabilityAndComesLast) {
+  // Probabilities 0.4, 0.2, 0.2, 0.1, 0.1.
+  std::vector<float> logits;
+  for (const double p : {0.1, 0.2, 0.4, 0.2, 0.1}) logits.push_back(static_cast<float>(std::log(p)));
+  const auto kept = [&](float temperature, float top_p, float min_p) {
+    return std::exp(sample_one(logits, with(temperature, 0, top_p, 17, min_p)).log_kept);
+  };
+  EXPECT_NEAR(kept(1.0f, 1.0f, 0.24f), 1.0, 1e-6);
+  EXPECT_NEAR(kept(1.0f, 1.0f, 0.26f), 0.8, 1e-6);
+  EXPECT_NEAR(kept(1.0f, 1.0f, 0.51f), 0.4, 1e-6);
+  EXPECT_NEAR(kept(1.0f, 1.0f, 1.0f), 0.4, 1e-6);
+  // Top-p is of the whole distribution: 0.85 of it needs every id, of what min-p alone keeps it would need three.
+  EXPECT_NEAR(kept(1.0f, 0.85f, 0.26f), 0.8, 1e-6);
+  EXPECT_NEAR(kept(1.0f, 0.5f, 0.24f), 0.8, 1e-6);
+  // At T 0.5 probabilities are squared, 16 4 4 1 1 of 26: 0.3 of the first keeps it alone.
+  EXPECT_NEAR(kept(0.5f, 1.0f, 0.3f), 16.0 / 26, 1e-6);
+  EXPECT_NEAR(kept(0.5f, 1.0f, 0.2f), 24.0 / 26, 1e-6);
+  // Greedy draws nothing.
+  EXPECT_EQ(sample_one(logits, with(0.0f, 0, 1.0f, 17, 0.5f)).log_kept, 0.0f);
 }
 
 TEST(Sampler, ABarredIdThatDominatesLeavesTheOthersTheirPrecision) {
@@ -269,6 +310,8 @@ TEST(Sampler, DrawsFollowTheDistribution) {
   EXPECT_LT(chi_square(logits, with(1.0f), 100000, true), 29.9);
   EXPECT_LT(chi_square(logits, with(2.0f), 100000, true), 29.9);
   EXPECT_LT(chi_square(logits, with(0.7f, 0, 0.8f), 100000, true), 15.1);
+  // Min-p 0.2 keeps the logits above 2 + ln 0.2 = 0.39, four ids; 3 degrees of freedom: 21.1.
+  EXPECT_LT(chi_square(logits, with(1.0f, 0, 1.0f, 17, 0.2f), 100000, true), 21.1);
   // A flat row of 1,000: 999 degrees of freedom, mean 999, standard deviation 44.7.
   const double flat = chi_square(std::vector<float>(1000, 0.3f), with(1.0f), 100000, true);
   EXPECT_LT(flat, 999 + 4 * 44.7);
@@ -277,7 +320,8 @@ TEST(Sampler, DrawsFollowTheDistribution) {
 
 TEST(Sampler, EveryCpuVariantGivesTheSameSample) {
   const std::vector<float> logits = normal_logits(5003, 3.0, 9);
-  for (const auto& params : {with(0.0f), with(1.0f), with(0.5f, 0, 0.95f), with(1.5f, 2000), with(1.5f, 0, 0.97f)}) {
+  for (const auto& params : {with(0.0f), with(1.0f), with(0.5f, 0, 0.95f), with(1.5f, 2000), with(1.5f, 0, 0.97f),
+                             with(1.0f, 0, 1.0f, 17, 0.05f)}) {
     for (uint32_t position = 0; position < 10; ++position) {
       const SampleKey key{3, 1, 0, position, 0};
       ASSERT_TRUE(use_isa("default"));

@@ -26,6 +26,7 @@ interface EvalCommandOptions extends ModelOptions, RolloutOptions, FormatOptions
   temperature?: number;
   topP: number;
   topK: number;
+  minP: number;
   maxNewTokens: number;
 }
 
@@ -39,6 +40,7 @@ export function registerEval(program: Command): void {
     .option('--temperature <t>', '0: greedy (default: 0, with --samples above 1: 0.5)', number(0))
     .option('--top-p <p>', 'keep the likeliest tokens of this mass, 1: all', number(0, 1), 0.95)
     .option('--top-k <k>', 'keep the k likeliest tokens, 0: all', wholeNumber(0), 0)
+    .option('--min-p <p>', 'keep tokens at least p times as likely as the likeliest, 0: all', number(0, 1), 0)
     .option('--max-new-tokens <n>', 'most tokens of a solution', wholeNumber(1), 2048);
   addModelOptions(addRolloutOptions(addFormatOption(command))).action(runCommand(run));
 }
@@ -77,7 +79,7 @@ async function run(options: EvalCommandOptions, context: CommandContext): Promis
     const { problems, answers } = fittingProblems(policy, placed);
     const before = await policy.engine.tree.counters();
     const start = performance.now();
-    const { samples, topP, topK, seed, maxNewTokens: maxTokens } = options;
+    const { samples, topP, topK, minP, seed, maxNewTokens: maxTokens } = options;
     const temperature = options.temperature ?? (samples > 1 ? 0.5 : 0);
     const progress = new Progress({ label: 'eval', total: problems.length * samples, unit: 'solutions' });
     const onProgress = (done: number) => progress.update(done);
@@ -87,6 +89,7 @@ async function run(options: EvalCommandOptions, context: CommandContext): Promis
       temperature,
       topP,
       topK,
+      minP,
       seed,
       signal,
       onProgress,

@@ -33,6 +33,7 @@ export interface GenerateCommandOptions extends ModelOptions, RolloutOptions {
   temperature: number;
   topP: number;
   topK: number;
+  minP: number;
   minNewTokens: number;
   maxNewTokens: number;
   stop?: string[];
@@ -48,6 +49,7 @@ export function registerGenerate(program: Command): void {
     .option('--temperature <t>', '0: greedy', number(0), 1)
     .option('--top-p <p>', 'keep the likeliest tokens of this mass, 1: all', number(0, 1), 1)
     .option('--top-k <k>', 'keep the k likeliest tokens, 0: all', wholeNumber(0), 0)
+    .option('--min-p <p>', 'keep tokens at least p times as likely as the likeliest, 0: all', number(0, 1), 0)
     .option('--min-new-tokens <n>', 'no EOS before this many tokens', wholeNumber(0), 0)
     .option('--max-new-tokens <n>', 'most tokens of a continuation', wholeNumber(1), 256)
     .option('--stop <text>', 'end a continuation once it holds this text; may be repeated', repeatable);
@@ -138,7 +140,7 @@ function generateBatch(
   const prefixes = new PrefixForest();
   for (const [i, { promptIds }] of records.entries()) prefixes.add(promptIds, i);
   const { forest, nodes } = prefixes.build();
-  const { samples, seed, temperature, topP, topK, minNewTokens, maxNewTokens, stop } = options;
+  const { samples, seed, temperature, topP, topK, minP, minNewTokens, maxNewTokens, stop } = options;
   return engine.generate(
     {
       forest,
@@ -149,6 +151,7 @@ function generateBatch(
       temperature,
       topP,
       topK,
+      minP,
       minNewTokens,
       maxNewTokens,
       ...(codec && { eosIds: Int32Array.from(codec.eosIds) }),

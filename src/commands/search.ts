@@ -37,6 +37,7 @@ interface SearchCommandOptions extends ModelOptions, RolloutOptions, FormatOptio
   temperature: number;
   topP: number;
   topK: number;
+  minP: number;
   maxSteps: number;
   maxStepTokens: number;
   merge: boolean;
@@ -68,6 +69,12 @@ export function registerSearch(program: Command): void {
     .option('--temperature <t>', 'of the candidates', number(0), SEARCH.temperature)
     .option('--top-p <p>', 'keep the likeliest tokens of this mass, 1: all', number(0, 1), SEARCH.top_p)
     .option('--top-k <k>', 'keep the k likeliest tokens, 0: all', wholeNumber(0), SEARCH.top_k)
+    .option(
+      '--min-p <p>',
+      'keep tokens at least p times as likely as the likeliest, 0: all',
+      number(0, 1),
+      SEARCH.min_p,
+    )
     .option('--max-steps <n>', 'most steps of a solution', wholeNumber(1), SEARCH.max_steps)
     .option('--max-step-tokens <n>', 'most tokens of a step', wholeNumber(1), SEARCH.max_step_tokens)
     .option('--no-merge', 'keep identical candidates apart: they tie, and each counts as an opponent')
@@ -127,6 +134,7 @@ async function run(options: SearchCommandOptions, context: CommandContext): Prom
     temperature: options.temperature,
     top_p: options.topP,
     top_k: options.topK,
+    min_p: options.minP,
     max_steps: options.maxSteps,
     max_step_tokens: options.maxStepTokens,
     merge: options.merge,

@@ -56,6 +56,8 @@ export const searchSchema = z.strictObject({
   top_p: z.number().positive().max(1).default(0.95),
   /** 0: off, as the paper. */
   top_k: whole.default(0),
+  /** 0: off, as the paper. */
+  min_p: z.number().min(0).max(1).default(0),
   max_steps: counting.default(20),
   /** Paper: not stated. Longer than the longest mean step it reports (144 tokens at 72B). */
   max_step_tokens: counting.default(256),
@@ -105,6 +107,7 @@ export const judgeSchema = z.strictObject({
   temperature: z.number().nonnegative().default(0),
   top_p: z.number().positive().max(1).default(1),
   top_k: whole.default(0),
+  min_p: z.number().min(0).max(1).default(0),
   /** Longest critique; one that runs out has no verdict and counts as a parse failure. */
   max_tokens: counting.default(512),
   /** Keep critiques in search.jsonl. They are most of its size. */

@@ -95,6 +95,7 @@ async function writeCritiques(
       temperature: judge.temperature,
       topP: judge.top_p,
       topK: judge.top_k,
+      minP: judge.min_p,
       maxNewTokens: judge.max_tokens,
       eosIds: Int32Array.from(policy.prompts.eosIds),
       stop: [verdicts.a, verdicts.b],

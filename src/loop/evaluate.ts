@@ -20,6 +20,7 @@ export interface SolveOptions {
   temperature?: number;
   topP?: number;
   topK?: number;
+  minP?: number;
   seed?: number;
   signal?: AbortSignal;
   onProgress?(done: number, total: number): void;
@@ -54,6 +55,7 @@ export async function solveProblems(
       temperature: options.temperature ?? 0,
       topP: options.topP ?? 1,
       topK: options.topK ?? 0,
+      minP: options.minP ?? 0,
       maxNewTokens: options.maxTokens,
       eosIds: Int32Array.from(policy.prompts.eosIds),
     },

@@ -54,6 +54,7 @@ async function sample(search: ProblemSearch, { node, steps }: PartialSolution, v
       temperature: config.temperature,
       topP: config.top_p,
       topK: config.top_k,
+      minP: config.min_p,
       maxNewTokens: config.max_step_tokens,
       eosIds: Int32Array.from(policy.prompts.eosIds),
       stop: [policy.prompts.format.step_delimiter],

@@ -54,6 +54,8 @@ export interface NativeSampling {
   topP: number;
   /** 0: off. */
   topK: number;
+  /** Keeps the tokens at least this many times as probable as the likeliest; 0: off. */
+  minP: number;
   minNewTokens: number;
   maxNewTokens: number;
   eosIds: Int32Array;
@@ -83,7 +85,7 @@ export interface NativeCandidates {
   logprobs: Float32Array;
   /** Per token: log-prob under the distribution it was drawn from. */
   samplingLogprobs: Float32Array;
-  /** Per token: log of the mass that top-k and top-p kept. */
+  /** Per token: log of the mass that top-k, top-p and min-p kept. */
   logKept: Float32Array;
   /** [rows] 0 stop, 1 eos, 2 length. */
   finish: Uint8Array;

@@ -28,6 +28,7 @@ export function nativeSampling<R extends Partial<Omit<NativeSampling, 'seed'>> &
     temperature: 1,
     topP: 1,
     topK: 0,
+    minP: 0,
     minNewTokens: 0,
     maxNewTokens: 256,
     eosIds: Int32Array.from(eosIds),

@@ -54,7 +54,7 @@ export interface EngineOptions {
   signal?: AbortSignal;
 }
 
-/** Sampling options with defaults: samples 1, seed 0, temperature 1, topP 1, topK 0, minNewTokens 0, maxNewTokens 256. */
+/** Sampling options with defaults: samples 1, seed 0, temperature 1, topP 1, topK 0, minP 0, minNewTokens 0, maxNewTokens 256. */
 export interface GenerateRequest extends Partial<Omit<NativeGenerateRequest, 'forest' | 'nodes' | 'seed'>> {
   forest: ForestData;
   nodes: Int32Array;

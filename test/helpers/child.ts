@@ -21,7 +21,7 @@ const addonFile = ${JSON.stringify(join(addonDirectory, 'stepward.node'))};
 const forest = { tokens: Int32Array.of(2, 3, 4, 5), offsets: Int32Array.of(0, 2, 4), parents: Int32Array.of(-1, 0) };
 const endless = {
   forest, nodes: Int32Array.of(1), samples: 4, seed: 0n, treeKeys: BigUint64Array.of(0n), steps: Int32Array.of(0),
-  firstCandidate: 0, temperature: 1, topP: 1, topK: 0, minNewTokens: 0, maxNewTokens: 900000,
+  firstCandidate: 0, temperature: 1, topP: 1, topK: 0, minP: 0, minNewTokens: 0, maxNewTokens: 900000,
   eosIds: new Int32Array(0), stop: [],
 };
 const config = ${JSON.stringify(tinyConfig())};

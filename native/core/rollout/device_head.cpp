@@ -79,7 +79,8 @@ at::Tensor rows_of(const DeviceHead& head, const HiddenRef* refs, int64_t count,
 }
 
 bool same_params(const kernels::SamplingParams& a, const kernels::SamplingParams& b) {
-  return a.temperature == b.temperature && a.top_k == b.top_k && a.top_p == b.top_p && a.seed == b.seed;
+  return a.temperature == b.temperature && a.top_k == b.top_k && a.top_p == b.top_p && a.min_p == b.min_p &&
+         a.seed == b.seed;
 }
 
 // Draws with the same parameters, and the hidden states that they draw from.

@@ -52,13 +52,14 @@ std::shared_ptr<const Sampling> compile_sampling(const Model& model, const Token
          options.temperature);
   expect(options.top_p > 0 && options.top_p <= 1, "topP", "a number in (0, 1]", options.top_p);
   expect(options.top_k >= 0, "topK", "an integer >= 0 (0: off)", options.top_k);
+  expect(options.min_p >= 0 && options.min_p <= 1, "minP", "a number from 0 (off) to 1", options.min_p);
   expect(options.max_new_tokens >= 1, "maxNewTokens", "at least 1", options.max_new_tokens);
   expect(options.min_new_tokens >= 0 && options.min_new_tokens <= options.max_new_tokens, "minNewTokens",
          "0 to maxNewTokens", options.min_new_tokens);
   validate_ids("eosIds", options.eos_ids, model.config().vocab_size);
   return std::make_shared<const Sampling>(
       Sampling{options, StopText(token_bytes, options.stop),
-               {options.temperature, options.top_k, options.top_p, options.seed}, tree_key,
+               {options.temperature, options.top_k, options.top_p, options.min_p, options.seed}, tree_key,
                static_cast<uint32_t>(step), static_cast<uint32_t>(first_candidate)});
 }
 

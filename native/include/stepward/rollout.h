@@ -28,6 +28,7 @@ struct SamplingOptions {
   uint64_t seed = 0;
   float temperature = 1.0f, top_p = 1.0f;  // temperature 0: greedy
   int32_t top_k = 0;                       // 0: off
+  float min_p = 0.0f;                      // 0: off
   int32_t min_new_tokens = 0, max_new_tokens = 256;
   std::vector<int32_t> eos_ids;
   std::vector<std::string> stop;  // a row ends with the token after which its new text contains one of these, once that
@@ -44,7 +45,7 @@ struct Candidate {
   std::vector<int32_t> tokens;           // EOS and stop tokens included
   std::vector<float> logprobs;           // [tokens] raw: temperature 1, nothing truncated
   std::vector<float> sampling_logprobs;  // [tokens] of the distribution drawn from
-  std::vector<float> log_kept;           // [tokens] log of the mass top-k and top-p kept
+  std::vector<float> log_kept;           // [tokens] log of the mass that top-k, top-p and min-p kept
   Finish finish = Finish::length;
 };
 

@@ -64,6 +64,12 @@ inline Result sample(const std::vector<float>& logits, const SampleKey& key, con
     }
     kept.resize(n);
   }
+  if (params.min_p > 0.0f) {
+    const double likeliest = logit(open.front()) / params.temperature;
+    std::erase_if(kept, [&](int32_t id) {
+      return std::exp(logit(id) / params.temperature - likeliest) < static_cast<double>(params.min_p);
+    });
+  }
   const NoiseStream stream = noise_stream(params.seed, key.tree_key, key.position, key.step, key.candidate);
   std::sort(kept.begin(), kept.end());
   double best = -INFINITY;
