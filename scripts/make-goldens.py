@@ -25,7 +25,7 @@ import torch
 import transformers
 import trl
 
-from goldens import cases, cpo_runs, curves, generation, models, peft as peft_goldens, preference, scoring, sft, trl_runs
+from goldens import cases, cpo_runs, curves, generation, models, peft as peft_goldens, preference, sampling, scoring, sft, trl_runs
 from goldens.files import write_json
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent / "test" / "goldens"
@@ -45,6 +45,7 @@ def main() -> None:
     checks = {}
     write_json(ROOT / "score.json", scoring.make(ROOT / "models", checks))
     write_json(ROOT / "generate.json", generation.make(ROOT / "models", checks))
+    write_json(ROOT / "sampling.json", sampling.make(ROOT / "models", checks))
     write_json(ROOT / "sft.json", sft.make(ROOT / "models", checks))
     write_json(ROOT / "dpo.json", preference.make(ROOT / "models", ROOT, checks))
     write_json(ROOT / "trl.json", trl_runs.make(ROOT / "models", checks))

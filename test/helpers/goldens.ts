@@ -35,6 +35,20 @@ export interface GenerateGolden {
   finish: 'eos' | 'length';
 }
 
+/** The token after a prompt: its raw log-probs, and those that are left under each setting, null for what may not be drawn. */
+export interface SamplingGolden {
+  model: string;
+  prompt_ids: number[];
+  logprobs: number[];
+  distributions: {
+    temperature: number;
+    top_k: number;
+    top_p: number;
+    min_p: number;
+    logprobs: (number | null)[];
+  }[];
+}
+
 /** Per tensor name: norm and projections on fixed signs (gradients.ts). */
 export type GradientSummary = Record<string, { norm: number; projections: number[] }>;
 
