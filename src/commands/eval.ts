@@ -5,9 +5,11 @@ import { toJson } from '../data/jsonl.js';
 import { percent } from '../data/percent.js';
 import { addFormatOption, type FormatOptions, openModel } from './loop-options.js';
 import {
+  addCutOptions,
   addModelOptions,
   addRolloutOptions,
   type CommandContext,
+  type CutOptions,
   checkFolder,
   checkInput,
   type ModelOptions,
@@ -19,14 +21,11 @@ import {
   writeStdout,
 } from './shared.js';
 
-interface EvalCommandOptions extends ModelOptions, RolloutOptions, FormatOptions {
+interface EvalCommandOptions extends ModelOptions, RolloutOptions, CutOptions, FormatOptions {
   data: string;
   output?: string;
   samples: number;
   temperature?: number;
-  topP: number;
-  topK: number;
-  minP: number;
   maxNewTokens: number;
 }
 
@@ -37,11 +36,8 @@ export function registerEval(program: Command): void {
     .requiredOption('--data <file>', 'problems, JSON lines')
     .option('--output <file>', 'a line per problem, JSON lines (default: stdout)')
     .option('--samples <k>', 'solutions per problem; above 1: mean accuracy and majority', wholeNumber(1), 1)
-    .option('--temperature <t>', '0: greedy (default: 0, with --samples above 1: 0.5)', number(0))
-    .option('--top-p <p>', 'keep the likeliest tokens of this mass, 1: all', number(0, 1), 0.95)
-    .option('--top-k <k>', 'keep the k likeliest tokens, 0: all', wholeNumber(0), 0)
-    .option('--min-p <p>', 'keep tokens at least p times as likely as the likeliest, 0: all', number(0, 1), 0)
-    .option('--max-new-tokens <n>', 'most tokens of a solution', wholeNumber(1), 2048);
+    .option('--temperature <t>', '0: greedy (default: 0, with --samples above 1: 0.5)', number(0));
+  addCutOptions(command, 0.95).option('--max-new-tokens <n>', 'most tokens of a solution', wholeNumber(1), 2048);
   addModelOptions(addRolloutOptions(addFormatOption(command))).action(runCommand(run));
 }
 

@@ -10,9 +10,11 @@ import { treeKey } from '../data/tree-key.js';
 import { StepwardError } from '../errors.js';
 import type { GenerateResult } from '../native/types.js';
 import {
+  addCutOptions,
   addModelOptions,
   addRolloutOptions,
   type CommandContext,
+  type CutOptions,
   checkFolder,
   checkInput,
   type ModelOptions,
@@ -26,14 +28,11 @@ import {
   wholeNumber,
 } from './shared.js';
 
-export interface GenerateCommandOptions extends ModelOptions, RolloutOptions {
+export interface GenerateCommandOptions extends ModelOptions, RolloutOptions, CutOptions {
   input: string;
   output: string;
   samples: number;
   temperature: number;
-  topP: number;
-  topK: number;
-  minP: number;
   minNewTokens: number;
   maxNewTokens: number;
   stop?: string[];
@@ -46,10 +45,8 @@ export function registerGenerate(program: Command): void {
     .requiredOption('--input <file>', 'records, JSON lines')
     .requiredOption('--output <file>', 'results, JSON lines')
     .option('--samples <n>', 'continuations per prompt', wholeNumber(1), 1)
-    .option('--temperature <t>', '0: greedy', number(0), 1)
-    .option('--top-p <p>', 'keep the likeliest tokens of this mass, 1: all', number(0, 1), 1)
-    .option('--top-k <k>', 'keep the k likeliest tokens, 0: all', wholeNumber(0), 0)
-    .option('--min-p <p>', 'keep tokens at least p times as likely as the likeliest, 0: all', number(0, 1), 0)
+    .option('--temperature <t>', '0: greedy', number(0), 1);
+  addCutOptions(command)
     .option('--min-new-tokens <n>', 'no EOS before this many tokens', wholeNumber(0), 0)
     .option('--max-new-tokens <n>', 'most tokens of a continuation', wholeNumber(1), 256)
     .option('--stop <text>', 'end a continuation once it holds this text; may be repeated', repeatable);
@@ -111,7 +108,6 @@ export async function run(options: GenerateCommandOptions, context: CommandConte
 }
 
 function checkOptions(options: GenerateCommandOptions): void {
-  if (options.topP === 0) throw invalid('--top-p: expected a number above 0, got 0');
   if (options.minNewTokens > options.maxNewTokens) {
     throw invalid(
       `--min-new-tokens: expected at most --max-new-tokens (${options.maxNewTokens}), got ${options.minNewTokens}`,

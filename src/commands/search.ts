@@ -16,9 +16,11 @@ import {
   openModel,
 } from './loop-options.js';
 import {
+  addCutOptions,
   addModelOptions,
   addRolloutOptions,
   type CommandContext,
+  type CutOptions,
   checkFolder,
   checkInput,
   type ModelOptions,
@@ -29,15 +31,12 @@ import {
   wholeNumber,
 } from './shared.js';
 
-interface SearchCommandOptions extends ModelOptions, RolloutOptions, FormatOptions, JudgeOptions {
+interface SearchCommandOptions extends ModelOptions, RolloutOptions, CutOptions, FormatOptions, JudgeOptions {
   input: string;
   output: string;
   overwrite?: boolean;
   width: number;
   temperature: number;
-  topP: number;
-  topK: number;
-  minP: number;
   maxSteps: number;
   maxStepTokens: number;
   merge: boolean;
@@ -66,15 +65,8 @@ export function registerSearch(program: Command): void {
     .requiredOption('--output <dir>', 'folder for search.jsonl and pairs.jsonl')
     .option('--overwrite', 'replace files of an earlier search there')
     .option('--width <n>', 'candidates per step', wholeNumber(2), SEARCH.width)
-    .option('--temperature <t>', 'of the candidates', number(0), SEARCH.temperature)
-    .option('--top-p <p>', 'keep the likeliest tokens of this mass, 1: all', number(0, 1), SEARCH.top_p)
-    .option('--top-k <k>', 'keep the k likeliest tokens, 0: all', wholeNumber(0), SEARCH.top_k)
-    .option(
-      '--min-p <p>',
-      'keep tokens at least p times as likely as the likeliest, 0: all',
-      number(0, 1),
-      SEARCH.min_p,
-    )
+    .option('--temperature <t>', 'of the candidates', number(0), SEARCH.temperature);
+  addCutOptions(command, SEARCH.top_p)
     .option('--max-steps <n>', 'most steps of a solution', wholeNumber(1), SEARCH.max_steps)
     .option('--max-step-tokens <n>', 'most tokens of a step', wholeNumber(1), SEARCH.max_step_tokens)
     .option('--no-merge', 'keep identical candidates apart: they tie, and each counts as an opponent')

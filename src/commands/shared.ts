@@ -32,6 +32,13 @@ export interface RolloutOptions {
   kvBudgetMib: number;
 }
 
+/** Which tokens may be drawn. */
+export interface CutOptions {
+  topP: number;
+  topK: number;
+  minP: number;
+}
+
 /** What a command's run gets beside its options. */
 export interface CommandContext {
   /** Aborts at the first Ctrl-C. */
@@ -81,6 +88,21 @@ export function addRolloutOptions(command: Command): Command {
     wholeNumber(1),
     DEFAULT_KV_BUDGET_MIB,
   );
+}
+
+/** --top-p --top-k --min-p; top-p's default differs. */
+export function addCutOptions(command: Command, topP = 1): Command {
+  return command
+    .option('--top-p <p>', 'keep the likeliest tokens of this mass, 1: all', positiveShare, topP)
+    .option('--top-k <k>', 'keep the k likeliest tokens, 0: all', wholeNumber(0), 0)
+    .option('--min-p <p>', 'keep tokens at least p times as likely as the likeliest, 0: all', number(0, 1), 0);
+}
+
+/** Option parser: a number above 0, at most 1. */
+function positiveShare(text: string): number {
+  const value = number(0, 1)(text);
+  if (value === 0) throw new InvalidArgumentError(`Expected a number above 0, at most 1, got ${text}.`);
+  return value;
 }
 
 /** As the engine takes it. */

@@ -89,7 +89,7 @@ describe('usage', () => {
     [['sft', '--model', 'x', '--data', 'y', '--output', 'z', '--whatever'], "unknown option '--whatever'"],
     [
       ['generate', '--model', llama, '--input', 'y', '--output', 'z', '--top-p', '0'],
-      '--top-p: expected a number above 0',
+      "option '--top-p <p>' argument '0' is invalid. Expected a number above 0, at most 1, got 0.",
     ],
   ])('%j', async (args, message) => {
     const { status, stdout, stderr } = await runCli(args as string[]);
