@@ -34,9 +34,8 @@ at::Device resolve_device(const std::string& name) {
     fail(ErrorCode::UNSUPPORTED_DEVICE, "device cuda: libtorch finds no usable CUDA device");
 #else
     fail(ErrorCode::UNSUPPORTED_DEVICE,
-         "device cuda: this addon was built without CUDA; with a CUDA torch and nvcc on the machine, npm run setup "
-         "builds it "
-         "again, and npm run doctor says what it finds");
+         "device cuda: this addon was built without CUDA; npm run doctor says what is missing, npm run setup builds it "
+         "again");
 #endif
   }
   return at::Device(at::kCUDA, 0);

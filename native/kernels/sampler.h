@@ -8,8 +8,8 @@
 namespace stepward::kernels {
 
 // Applied in transformers' order: temperature, top-k, top-p of the distribution that top-k left, min-p (arXiv
-// 2407.01082, eq. 2), all at that temperature. The id that crosses p is kept, and so is the most probable id whatever
-// the options.
+// 2407.01082, section 3), all at that temperature. The id that crosses p is kept, and so is the most probable id
+// whatever the options.
 struct SamplingParams {
   float temperature = 1.0f;  // 0: greedy, exact argmax, lowest id on ties
   int32_t top_k = 0;         // keep the k largest logits (all that tie with the k-th); 0: off

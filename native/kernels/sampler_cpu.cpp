@@ -17,8 +17,8 @@ namespace {
 
 constexpr float kLowest = -std::numeric_limits<float>::infinity();
 
-// Weights at or above which ids are looked at, tried in turn until they hold what is kept. The last takes
-// every weight that is not 0.
+// Weights at or above which ids are looked at, tried in turn until they hold what is kept. The last takes every weight
+// that is not 0.
 constexpr float kCutoffs[] = {0x1p-6f, 0x1p-14f, std::numeric_limits<float>::min()};
 
 // What was drawn from: the mass of all ids that may be drawn at temperature T, and the part that was kept.
@@ -108,10 +108,12 @@ class RowSampler {
     return static_cast<int32_t>(found);
   }
 
+  // A temperature so small that its inverse overflows still leaves 0 * inverse = 0 for the maximum.
+  float inverse_temperature() const { return std::min(1.0f / params_.temperature, std::numeric_limits<float>::max()); }
+
   // Fills weight_; returns its mass, and in *raw_mass that of exp(z - max) over every id.
   uint64_t weigh(uint64_t* raw_mass) {
-    // A temperature so small that its inverse overflows still leaves 0 * inverse = 0 for the maximum.
-    const float inverse = std::min(1.0f / params_.temperature, std::numeric_limits<float>::max());
+    const float inverse = inverse_temperature();
     const bool same = inverse == 1.0f && raw_max_ == open_max_;
     uint64_t mass = 0;
     each_open_run([&](int64_t begin, int64_t count) {
@@ -149,12 +151,16 @@ class RowSampler {
   bool min_p() const { return params_.min_p > 0.0f; }
   bool truncates() const { return top_k() || top_p() || min_p(); }
 
-  // The first of kCutoffs whose ids include all that top-k or else top-p keeps, or else all that min-p does.
+  uint32_t least_by_min_p() const { return min_p_threshold(open_max_, min_p_gap(params_.temperature, params_.min_p)); }
+
+  // The first of kCutoffs whose ids include all that top-k keeps, or without it top-p, or with neither min-p.
   float cutoff_for(uint64_t all) const {
-    const RowMass wanted{top_k() ? params_.top_k : 0, !top_k() && top_p() ? top_p_target(params_.top_p, all) : 0};
+    const bool by_min_p = !top_k() && !top_p();
+    const float least = by_min_p ? exp_f32((key_value(least_by_min_p()) - open_max_) * inverse_temperature()) : 0.0f;
+    const RowMass wanted{top_k() ? params_.top_k : 0, top_k() || by_min_p ? 0 : top_p_target(params_.top_p, all)};
     for (const float cutoff : kCutoffs) {
-      if (!top_k() && !top_p()) {
-        if (cutoff <= params_.min_p) return cutoff;
+      if (by_min_p) {
+        if (cutoff <= least) return cutoff;
         continue;
       }
       const RowMass there = ops_.tally(weight_.data(), vocab_, cutoff);
@@ -187,7 +193,7 @@ class RowSampler {
       mass->kept = drop_below(&list_, least);
     }
     if (min_p()) {
-      least = std::max(least, min_p_threshold(open_max_, min_p_gap(params_.temperature, params_.min_p)));
+      least = std::max(least, least_by_min_p());
       mass->kept = drop_below(&list_, least);
     }
     if (static_cast<int64_t>(list_.size()) * 16 < vocab_) return true;

@@ -161,6 +161,20 @@ TEST(Sampler, EqualsTheReferenceWithMinP) {
   }
 }
 
+// The lowest logit kept is a float: where logits are large its rounding is a good part of a weight, and the id at that
+// very logit is kept all the same.
+TEST(Sampler, MinPKeepsTheIdAtItsThreshold) {
+  const float temperature = 0.004f, min_p = 0x1p-6f, top = 30001.0f;
+  const float least = key_value(min_p_threshold(top, min_p_gap(temperature, min_p)));
+  ASSERT_LT(std::exp((static_cast<double>(least) - top) / temperature), 0.99 * min_p);
+  std::set<int32_t> drawn;
+  for (uint32_t position = 0; position < 2000; ++position) {
+    const std::vector<float> logits{top, least, std::nextafter(least, 0.0f), 0.0f};
+    drawn.insert(sample_one(logits, with(temperature, 0, 1.0f, 3, min_p), {1, 0, 0, position, 0}).id);
+  }
+  EXPECT_EQ(drawn, (std::set<int32_t>{0, 1}));
+}
+
 TEST(Sampler, MinPIsAShareOfTheLikeliestIdsProbabilityAndComesLast) {
   // Probabilities 0.4, 0.2, 0.2, 0.1, 0.1.
   std::vector<float> logits;
