@@ -32,7 +32,7 @@ void sample_row(benchmark::State& state) {
   const int64_t vocab = state.range(0);
   const std::vector<float> logits = normal_values(vocab, static_cast<float>(state.range(4)));
   const SamplingParams params{static_cast<float>(state.range(1)) / 100, static_cast<int32_t>(state.range(3)),
-                              static_cast<float>(state.range(2)) / 100, 1};
+                              static_cast<float>(state.range(2)) / 100, 0.0f, 1};
   SampleKey key{1, 2, 3, 0, 0};
   Sample out{};
   for (auto _ : state) {

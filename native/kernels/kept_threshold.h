@@ -37,9 +37,11 @@ inline double min_p_gap(float temperature, float min_p) {
   return static_cast<double>(temperature) * std::log(static_cast<double>(min_p));
 }
 
-// The key of the lowest logit that min-p keeps, z_max + gap rounded to a float.
+// The key of the lowest logit that min-p keeps: the first float that is not below z_max + gap.
 STEPWARD_HOST_DEVICE uint32_t min_p_threshold(float max, double gap) {
-  return order_key(static_cast<float>(exact_add(static_cast<double>(max), gap)));
+  const double least = exact_add(static_cast<double>(max), gap);
+  const auto nearest = static_cast<float>(least);
+  return order_key(nearest) + (static_cast<double>(nearest) < least ? 1 : 0);
 }
 
 struct KeptId {

@@ -64,7 +64,7 @@ TEST_F(CudaTwins, SamplerDrawsTheSameIds) {
       for (const float temperature : {0.0f, 0.6f, 1.0f}) {
         for (const int32_t top_k : {0, 1, 40}) {
           for (const float top_p : {1.0f, 0.95f, 0.3f}) {
-            for (const float min_p : {0.0f, 0.1f}) {
+            for (const float min_p : {0.0f, 1e-30f, 1e-5f, 0.1f}) {
               SCOPED_TRACE(testing::Message() << "vocab " << vocab << " T " << temperature << " k " << top_k << " p "
                                               << top_p << " min-p " << min_p);
               expect_same_samples(in, {temperature, top_k, top_p, min_p, 77});

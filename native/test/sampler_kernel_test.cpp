@@ -161,18 +161,31 @@ TEST(Sampler, EqualsTheReferenceWithMinP) {
   }
 }
 
-// The lowest logit kept is a float: where logits are large its rounding is a good part of a weight, and the id at that
-// very logit is kept all the same.
-TEST(Sampler, MinPKeepsTheIdAtItsThreshold) {
-  const float temperature = 0.004f, min_p = 0x1p-6f, top = 30001.0f;
-  const float least = key_value(min_p_threshold(top, min_p_gap(temperature, min_p)));
-  ASSERT_LT(std::exp((static_cast<double>(least) - top) / temperature), 0.99 * min_p);
-  std::set<int32_t> drawn;
-  for (uint32_t position = 0; position < 2000; ++position) {
-    const std::vector<float> logits{top, least, std::nextafter(least, 0.0f), 0.0f};
-    drawn.insert(sample_one(logits, with(temperature, 0, 1.0f, 3, min_p), {1, 0, 0, position, 0}).id);
+// Where logits are large their spacing is a good part of a weight: the threshold lies between two of them, the upper is
+// kept, the lower is not. Few and many ids are kept in different ways.
+TEST(Sampler, MinPIsExactWhereLogitsAreFarApart) {
+  const float temperature = 0.004f, top = 30001.0f;
+  for (const float min_p : {0x1p-6f, 0.0157f, 0.3f}) {
+    const float least = key_value(min_p_threshold(top, min_p_gap(temperature, min_p)));
+    const float below = std::nextafter(least, 0.0f);
+    const auto share = [&](float z) { return std::exp((static_cast<double>(z) - top) / temperature); };
+    ASSERT_GE(share(least), min_p * 0.999999);
+    ASSERT_LT(share(below), min_p * 0.999);
+    for (const size_t vocab : {4u, 104u}) {
+      std::vector<float> logits(vocab, 0.0f);
+      logits[0] = top;
+      logits[1] = least;
+      logits[2] = below;
+      std::set<int32_t> drawn;
+      for (uint32_t position = 0; position < 2000; ++position) {
+        const Sample got = sample_one(logits, with(temperature, 0, 1.0f, 3, min_p), {1, 0, 0, position, 0});
+        drawn.insert(got.id);
+        const double kept = std::log((1 + share(least)) / (1 + share(least) + share(below)));
+        ASSERT_NEAR(got.log_kept, kept, 1e-5) << "min-p " << min_p << " vocab " << vocab;
+      }
+      EXPECT_EQ(drawn, (std::set<int32_t>{0, 1})) << "min-p " << min_p << " vocab " << vocab;
+    }
   }
-  EXPECT_EQ(drawn, (std::set<int32_t>{0, 1}));
 }
 
 TEST(Sampler, MinPIsAShareOfTheLikeliestIdsProbabilityAndComesLast) {
