@@ -47,9 +47,12 @@ export class Progress {
     this.#note = note;
     const now = performance.now();
     if (now - this.#lastShown < (this.#stream.isTTY ? REDRAW_MS : PLAIN_LINE_MS)) return;
-    this.#lastShown = now;
-    if (this.#stream.isTTY) this.#stream.write(`\r\x1b[2K${this.#bar()}`);
-    else this.#writePlain();
+    if (this.#stream.isTTY) {
+      this.#lastShown = now;
+      this.#stream.write(`\r\x1b[2K${this.#bar()}`);
+    } else {
+      this.#writePlain();
+    }
   }
 
   /** Ends the line. The last state stays on the screen. */
@@ -66,6 +69,7 @@ export class Progress {
     const state = `${this.#count()} ${this.#note}`;
     if (state === this.#lastPlain) return;
     this.#lastPlain = state;
+    this.#lastShown = performance.now();
     const note = this.#note === '' ? '' : ` ${this.#note}`;
     this.#stream.write(`${this.#label}: ${this.#count()} ${formatSeconds(this.#seconds())}${note}\n`);
   }

@@ -34,6 +34,17 @@ describe('Progress', () => {
     expect(written).toEqual(['search: 2/2 11s\n']);
   });
 
+  it('holds no news back because the last line was left out', () => {
+    vi.useFakeTimers();
+    const { written, stream: target } = stream(false);
+    const progress = new Progress({ label: 'search', total: 3, stream: target });
+    for (const done of [1, 1, 2]) {
+      vi.advanceTimersByTime(done === 2 ? 1000 : 11_000);
+      progress.update(done);
+    }
+    expect(written).toEqual(['search: 1/3 11s\n', 'search: 2/3 23s\n']);
+  });
+
   it('redraws one line on a terminal and ends it once', () => {
     vi.useFakeTimers();
     const { written, stream: target } = stream(true);
