@@ -1,7 +1,7 @@
 // run.json: what a run was asked to do and with what. Also the check that a resumed run is the same run.
 
 import { existsSync, readFileSync } from 'node:fs';
-import type { Recipe } from '../config/recipe.js';
+import { type Recipe, recipeSchema } from '../config/recipe.js';
 import { StepwardError } from '../errors.js';
 import { writeJson } from './folder.js';
 
@@ -37,7 +37,9 @@ export function writeManifest(path: string, manifest: Manifest): void {
 
 /** Throws INVALID_CONFIG naming the first key in which the recipe differs from the one the folder was made with. */
 export function checkSameRecipe(path: string, manifest: Manifest, recipe: Recipe): void {
-  const before = flatten(manifest.recipe);
+  // A key that came after the run began has its default there.
+  const known = recipeSchema.safeParse(manifest.recipe);
+  const before = flatten(known.success ? known.data : manifest.recipe);
   const now = flatten(recipe);
   for (const key of new Set([...before.keys(), ...now.keys()])) {
     if (FREE.has(key.split('.')[0] as string) || before.get(key) === now.get(key)) continue;
