@@ -1,13 +1,13 @@
 // `stepward dpo`: step-wise preference training on pairs or trees.
 
 import { type Command, Option } from 'commander';
+import { checkFolder } from '../data/folder.js';
 import { StepwardError } from '../errors.js';
 import type { PreferenceLossKind } from '../native/types.js';
 import { LOSSES } from '../training/options.js';
 import {
   addModelOptions,
   type CommandContext,
-  checkFolder,
   checkInput,
   number,
   openEngine,

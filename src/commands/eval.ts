@@ -1,6 +1,7 @@
 // `stepward eval`: accuracy on problems with answers, greedy or over several samples.
 
 import type { Command } from 'commander';
+import { checkFolder } from '../data/folder.js';
 import { toJson } from '../data/jsonl.js';
 import { percent } from '../data/percent.js';
 import { addFormatOption, type FormatOptions, openModel } from './loop-options.js';
@@ -10,7 +11,6 @@ import {
   addRolloutOptions,
   type CommandContext,
   type CutOptions,
-  checkFolder,
   checkInput,
   type ModelOptions,
   number,

@@ -3,6 +3,7 @@
 
 import type { Command } from 'commander';
 import { finishOf } from '../data/finish.js';
+import { checkFolder } from '../data/folder.js';
 import { PrefixForest } from '../data/forest.js';
 import { float32 } from '../data/jsonl.js';
 import type { GenerateRecord } from '../data/records.js';
@@ -15,7 +16,6 @@ import {
   addRolloutOptions,
   type CommandContext,
   type CutOptions,
-  checkFolder,
   checkInput,
   type ModelOptions,
   number,

@@ -1,6 +1,7 @@
 // `stepward judge`: which of two next steps is better, asked in both orders.
 
 import type { Command } from 'commander';
+import { checkFolder } from '../data/folder.js';
 import { percent } from '../data/percent.js';
 import type { BothOrders } from '../judge/report.js';
 import { unreadVerdicts } from '../judge/unread.js';
@@ -16,7 +17,6 @@ import {
   addModelOptions,
   addRolloutOptions,
   type CommandContext,
-  checkFolder,
   checkInput,
   type ModelOptions,
   peakBytes,

@@ -1,6 +1,7 @@
 // `stepward score`: log-probs of steps and candidates, each record one tree.
 
 import type { Command } from 'commander';
+import { checkFolder } from '../data/folder.js';
 import { type RadixEnd, RadixForest } from '../data/forest.js';
 import { float32 } from '../data/jsonl.js';
 import type { ScoreRecord } from '../data/records.js';
@@ -9,7 +10,6 @@ import {
   addModelOptions,
   addRolloutOptions,
   type CommandContext,
-  checkFolder,
   checkInput,
   type ModelOptions,
   openEngine,

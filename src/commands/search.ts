@@ -4,6 +4,7 @@
 import { join } from 'node:path';
 import { type Command, Option } from 'commander';
 import { type SearchConfig, type SelectConfig, searchSchema, selectSchema } from '../config/recipe.js';
+import { checkFolder } from '../data/folder.js';
 import { percent } from '../data/percent.js';
 import { unreadVerdicts } from '../judge/unread.js';
 import {
@@ -21,7 +22,6 @@ import {
   addRolloutOptions,
   type CommandContext,
   type CutOptions,
-  checkFolder,
   checkInput,
   type ModelOptions,
   number,

@@ -1,15 +1,8 @@
 // `stepward sft`: supervised fine-tuning on completions or chats.
 
 import type { Command } from 'commander';
-import {
-  addModelOptions,
-  type CommandContext,
-  checkFolder,
-  checkInput,
-  openEngine,
-  runCommand,
-  withoutAdapter,
-} from './shared.js';
+import { checkFolder } from '../data/folder.js';
+import { addModelOptions, type CommandContext, checkInput, openEngine, runCommand, withoutAdapter } from './shared.js';
 import { addTrainingOptions, optimizerOptions, type TrainingCommandOptions } from './training-options.js';
 
 export interface SftCommandOptions extends TrainingCommandOptions {

@@ -4,6 +4,7 @@
 import { statSync } from 'node:fs';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { TextCodec } from '../data/codec.js';
+import { checkFolder } from '../data/folder.js';
 import type { RecordLimits } from '../data/records.js';
 import { StepwardError, toStepwardError } from '../errors.js';
 import type { Log } from '../log.js';
@@ -100,8 +101,8 @@ export function addCutOptions(command: Command, topP = 1): Command {
 
 /** Option parser: a number above 0, at most 1. */
 function positiveShare(text: string): number {
-  const value = number(0, 1)(text);
-  if (value === 0) throw new InvalidArgumentError(`Expected a number above 0, at most 1, got ${text}.`);
+  const value = number()(text);
+  if (value <= 0 || value > 1) throw new InvalidArgumentError(`Expected a number above 0, at most 1, got ${text}.`);
   return value;
 }
 
@@ -247,14 +248,6 @@ export async function openEngine(
     limits: { directory, codec, vocabSize, maxPositions },
     loadSeconds: (performance.now() - start) / 1000,
   };
-}
-
-/** Throws FILE_NOT_FOUND or INVALID_ARGUMENT before any work where a folder is none. */
-export function checkFolder(option: string, path: string, expected = 'a model folder'): void {
-  const stats = statSync(path, { throwIfNoEntry: false });
-  if (!stats) throw new StepwardError('FILE_NOT_FOUND', `${option}: expected ${expected}, and ${path} does not exist`);
-  if (!stats.isDirectory())
-    throw new StepwardError('INVALID_ARGUMENT', `${option}: expected ${expected}, got the file ${path}`);
 }
 
 /** Throws FILE_NOT_FOUND before any work where an input file is missing. */

@@ -1,8 +1,8 @@
 // A model at work: its engine, its tokenizer and its compiled prompts, opened together and disposed together.
 
-import { existsSync, statSync } from 'node:fs';
 import type { JudgeConfig } from '../config/recipe.js';
 import type { TextCodec } from '../data/codec.js';
+import { checkFolder } from '../data/folder.js';
 import { loadCodec } from '../data/tokenizer.js';
 import { StepwardError } from '../errors.js';
 import { Engine } from '../native/engine.js';
@@ -45,15 +45,10 @@ export async function policyOf(
   };
 }
 
-/** Loads a model folder. Throws FILE_NOT_FOUND or CHECKPOINT_INVALID without a tokenizer. */
+/** Loads a model folder. Throws FILE_NOT_FOUND, INVALID_ARGUMENT, or CHECKPOINT_INVALID without a tokenizer. */
 export async function openPolicy(options: EngineOptions, { format, judge }: PolicyOptions = {}): Promise<Policy> {
   const { directory } = options;
-  if (!existsSync(directory) || !statSync(directory).isDirectory()) {
-    throw new StepwardError(
-      'FILE_NOT_FOUND',
-      `model: expected a folder on this machine in Hugging Face form, and ${directory} is none`,
-    );
-  }
+  checkFolder('model', directory);
   const codec = await loadCodec(directory);
   if (!codec) {
     throw new StepwardError(

@@ -2,6 +2,7 @@
 // and metrics.jsonl up to date, and can be ended and resumed at any stage.
 
 import type { Recipe } from '../config/recipe.js';
+import { checkFolder } from '../data/folder.js';
 import { StepwardError, toStepwardError } from '../errors.js';
 import { Grader } from '../eval/grader.js';
 import { unreadVerdicts } from '../judge/unread.js';
@@ -83,8 +84,10 @@ export async function runRecipe({
 async function makeModels(context: RunContext): Promise<ModelMetrics[]> {
   const { recipe, folder, hooks } = context;
   const metrics: ModelMetrics[] = [];
+  if (typeof recipe.model === 'string' && !folder.model(1).has('model')) checkFolder('model', recipe.model);
   const all = recipe.problems && recipe.iterations > 0 ? await problemsOf(recipe.problems.source) : undefined;
-  const remark = all && sliceRemark(all, recipe);
+  const left = !folder.model(recipe.iterations + 1).has('model');
+  const remark = all && left ? sliceRemark(all, recipe) : undefined;
   if (remark !== undefined) hooks.warn?.(remark);
   await makeFirst(context, all);
   for (let n = 1; ; n++) {

@@ -10,7 +10,8 @@ export function sliceRemark({ problems }: PlacedProblems, recipe: Recipe): strin
   const per = [recipe.problems?.per_iteration ?? 0].flat().slice(0, recipe.iterations);
   const most = Math.max(...per);
   if (most <= problems.length) return undefined;
-  return `problems.per_iteration asks for up to ${most} problems, and the source has ${problems.length}: where it asks for more, an iteration searches them all`;
+  const asked = per.length > 1 ? `up to ${most}` : `${most}`;
+  return `problems.per_iteration: ${asked} asked for, and the source has ${problems.length}: no iteration takes more than these`;
 }
 
 /** The problems of iteration n (from 1): fresh ones while the source has them, then a new shuffle of all. */

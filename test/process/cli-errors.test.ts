@@ -91,6 +91,10 @@ describe('usage', () => {
       ['generate', '--model', llama, '--input', 'y', '--output', 'z', '--top-p', '0'],
       "option '--top-p <p>' argument '0' is invalid. Expected a number above 0, at most 1, got 0.",
     ],
+    [
+      ['search', '--model', llama, '--input', 'y', '--output', 'z', '--top-p', '1.5'],
+      "option '--top-p <p>' argument '1.5' is invalid. Expected a number above 0, at most 1, got 1.5.",
+    ],
   ])('%j', async (args, message) => {
     const { status, stdout, stderr } = await runCli(args as string[]);
     expect(stderr).toContain(message);
@@ -110,6 +114,20 @@ describe('usage', () => {
     const nowhere = join(root, 'nowhere');
     const message = `--model: expected a model folder, and ${nowhere} does not exist [FILE_NOT_FOUND]`;
     await expectRefusal([command, '--model', nowhere, input, join(root, 'nothing.jsonl')], message);
+  });
+
+  it('train looks for the model before its problems', async () => {
+    const nowhere = join(root, 'nowhere');
+    for (const [folder, message] of [
+      [nowhere, `model: expected a model folder, and ${nowhere} does not exist [FILE_NOT_FOUND]`],
+      [import.meta.filename, `model: expected a model folder, got the file ${import.meta.filename} [INVALID_ARGUMENT]`],
+    ] as const) {
+      const problems = `problems.source={file: ${join(root, 'nothing.jsonl')}}`;
+      const args = ['train', '--run', join(root, `run${count++}`), '--model', folder, '--set', problems];
+      const { status, stderr } = await runCli(args);
+      expect(stderr).toContain(message);
+      expect(status).toBe(2);
+    }
   });
 
   it('help and version are no errors', async () => {

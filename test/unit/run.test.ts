@@ -371,6 +371,30 @@ describe('guards', () => {
   });
 });
 
+it('a run that was begun before a key existed goes on with its default', async () => {
+  const { directory, metrics } = run({ overrides: ['iterations=0'] });
+  await metrics;
+  const path = join(directory, 'run.json');
+  const manifest = JSON.parse(readFileSync(path, 'utf8')) as { recipe: { search: Record<string, unknown> } };
+  delete manifest.recipe.search.min_p;
+  writeFileSync(path, JSON.stringify(manifest));
+  const other = run({ directory, resume: true, overrides: ['iterations=0', 'search.min_p=0.1'] });
+  await expect(other.metrics).rejects.toThrow('search.min_p: expected 0 as in');
+  await run({ directory, resume: true, overrides: ['iterations=0'] }).metrics;
+});
+
+it('a run warns once of problems that are not there, and not when it is over', async () => {
+  const warned: string[] = [];
+  const hooks: RunHooks = { warn: (line) => warned.push(line) };
+  const overrides = ['iterations=1', 'problems.per_iteration=99'];
+  const { directory, metrics } = run({ overrides, hooks });
+  await metrics;
+  const told = () => warned.filter((line) => line.includes('99 asked for, and the source has 30'));
+  expect(told()).toHaveLength(1);
+  await run({ directory, resume: true, overrides, hooks }).metrics;
+  expect(told()).toHaveLength(1);
+});
+
 describe('problems of an iteration', () => {
   const placed = (i: number) => ({ place: `problems.jsonl:${i + 1}`, record: { id: i, problem: 'x' } });
   const all = { problems: Array.from({ length: 10 }, (_, i) => placed(i)), answers: new Map() };
@@ -394,7 +418,8 @@ describe('problems of an iteration', () => {
   it('that are asked for and are not there are told of before the run', () => {
     const remark = (overrides: string[]) => sliceRemark(all, recipeOf(overrides));
     expect(remark(['problems.per_iteration=10'])).toBeUndefined();
-    expect(remark(['problems.per_iteration=[4, 11]'])).toContain('up to 11 problems, and the source has 10');
+    expect(remark(['problems.per_iteration=[4, 11]'])).toContain('up to 11 asked for, and the source has 10');
+    expect(remark(['problems.per_iteration=12'])).toContain('per_iteration: 12 asked for');
     // Of iterations that are not run nothing is said.
     expect(remark(['problems.per_iteration=[4, 5, 11]'])).toBeUndefined();
   });
