@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <vector>
 
@@ -155,18 +156,18 @@ class RowSampler {
 
   // The first of kCutoffs whose ids include all that top-k keeps, or without it top-p, or with neither min-p.
   float cutoff_for(uint64_t all) const {
-    const bool by_min_p = !top_k() && !top_p();
-    const float least = by_min_p ? exp_f32((key_value(least_by_min_p()) - open_max_) * inverse_temperature()) : 0.0f;
-    const RowMass wanted{top_k() ? params_.top_k : 0, top_k() || by_min_p ? 0 : top_p_target(params_.top_p, all)};
-    for (const float cutoff : kCutoffs) {
-      if (by_min_p) {
-        if (cutoff <= least) return cutoff;
-        continue;
-      }
-      const RowMass there = ops_.tally(weight_.data(), vocab_, cutoff);
-      if (there.count >= wanted.count && there.mass >= wanted.mass) return cutoff;
+    const auto first = [](const auto& suffices) {
+      return *std::find_if(std::begin(kCutoffs), std::end(kCutoffs) - 1, suffices);
+    };
+    if (!top_k() && !top_p()) {
+      const float least = exp_f32((key_value(least_by_min_p()) - open_max_) * inverse_temperature());
+      return first([&](float cutoff) { return cutoff <= least; });
     }
-    return kCutoffs[2];
+    const RowMass wanted{top_k() ? params_.top_k : 0, top_k() ? 0 : top_p_target(params_.top_p, all)};
+    return first([&](float cutoff) {
+      const RowMass there = ops_.tally(weight_.data(), vocab_, cutoff);
+      return there.count >= wanted.count && there.mass >= wanted.mass;
+    });
   }
 
   // Applies top-k, then top-p, then min-p. True: list_ holds the kept ids. False: they are many, and the others'
