@@ -25,25 +25,28 @@ using testing::kNever;
 using testing::random_ids;
 using testing::tiny_model;
 
+// Of the error that the call throws; INTERNAL where it throws none.
+template <typename Call>
+ErrorCode code_of(const Call& call) {
+  try {
+    call();
+  } catch (const Error& error) {
+    return error.code();
+  }
+  return ErrorCode::INTERNAL;
+}
+
 TEST(RolloutFailures, BadArgumentsAreToldAtOnce) {
   const auto model = tiny_model();
   Rollout rollout(*model, {});
-  const auto code = [](const auto& call) {
-    try {
-      call();
-    } catch (const Error& error) {
-      return error.code();
-    }
-    return ErrorCode::INTERNAL;
-  };
-  EXPECT_EQ(code([&] { rollout.open({61}); }), ErrorCode::TOKEN_OUT_OF_RANGE);
-  EXPECT_EQ(code([&] { rollout.open({}); }), ErrorCode::INVALID_ARGUMENT);
-  EXPECT_EQ(code([&] { rollout.open(std::vector<int32_t>(129, 1)); }), ErrorCode::CONTEXT_TOO_LONG);
-  EXPECT_EQ(code([&] { rollout.append(99, {1}); }), ErrorCode::HANDLE_INVALID);
+  EXPECT_EQ(code_of([&] { rollout.open({61}); }), ErrorCode::TOKEN_OUT_OF_RANGE);
+  EXPECT_EQ(code_of([&] { rollout.open({}); }), ErrorCode::INVALID_ARGUMENT);
+  EXPECT_EQ(code_of([&] { rollout.open(std::vector<int32_t>(129, 1)); }), ErrorCode::CONTEXT_TOO_LONG);
+  EXPECT_EQ(code_of([&] { rollout.append(99, {1}); }), ErrorCode::HANDLE_INVALID);
   const NodeId root = rollout.open({1});
-  EXPECT_EQ(code([&] { rollout.commit(root); }), ErrorCode::INVALID_ARGUMENT);
+  EXPECT_EQ(code_of([&] { rollout.commit(root); }), ErrorCode::INVALID_ARGUMENT);
   rollout.release(root);
-  EXPECT_EQ(code([&] { rollout.release(root); }), ErrorCode::HANDLE_INVALID);
+  EXPECT_EQ(code_of([&] { rollout.release(root); }), ErrorCode::HANDLE_INVALID);
 }
 
 TEST(RolloutFailures, APathThatCanNeverFitIsRefusedAndOthersGoOn) {
@@ -55,11 +58,7 @@ TEST(RolloutFailures, APathThatCanNeverFitIsRefusedAndOthersGoOn) {
   ErrorCode code = ErrorCode::INTERNAL;
   rollout.fork(fork_of(large, 1, 1), {}, 0, kNever,
                [&](const std::vector<Candidate>&, const std::exception_ptr& error) {
-                 try {
-                   std::rethrow_exception(error);
-                 } catch (const Error& e) {
-                   code = e.code();
-                 }
+                 code = code_of([&] { std::rethrow_exception(error); });
                });
   std::vector<Candidate> got;
   rollout.fork(fork_of(small, 3, 1), {}, 1, kNever,
@@ -76,11 +75,7 @@ TEST(RolloutFailures, NanWeightsFailTheirRequestsAlone) {
   const NodeId root = rollout.open({1, 2});
   ErrorCode code = ErrorCode::INTERNAL;
   rollout.fork(fork_of(root, 2, 1), {}, 0, kNever, [&](const std::vector<Candidate>&, const std::exception_ptr& error) {
-    try {
-      std::rethrow_exception(error);
-    } catch (const Error& e) {
-      code = e.code();
-    }
+    code = code_of([&] { std::rethrow_exception(error); });
   });
   rollout.drain();
   EXPECT_EQ(code, ErrorCode::NUMERICAL);
